@@ -1,0 +1,21 @@
+"""Consistency with a known measurement: operators with their adjoints, and the projections built on them."""
+
+from __future__ import annotations
+
+from monai_d3gm.consistency.base import DEFAULT_PRIOR_STD, MeasurementConsistency
+from monai_d3gm.consistency.conjugate_gradient import conjugate_gradient
+from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft1c, fft2c, ifft1c, ifft2c
+from monai_d3gm.consistency.kspace import KspaceConsistency
+
+__all__ = [
+    "DEFAULT_PRIOR_STD",
+    "KspaceConsistency",
+    "MeasurementConsistency",
+    "channels_to_complex",
+    "complex_to_channels",
+    "conjugate_gradient",
+    "fft1c",
+    "fft2c",
+    "ifft1c",
+    "ifft2c",
+]

@@ -1,0 +1,165 @@
+"""What every measurement consistency shares: the noise level, the prior's width, and the splitting of batches.
+
+Given a prediction x0_hat of the clean image, a linear measurement y = A x + noise and the widths s (`noise_std`) and
+gamma_t (`prior_std`), consistency replaces x0_hat by the minimiser over x of
+
+    ||A x - y||^2 / (2 s^2) + ||x - x0_hat||^2 / (2 gamma_t^2).
+
+With the weight w = gamma^2 / (gamma^2 + s^2), the change d = x - x0_hat solves
+
+    ((1 - w) I + w A^H A) d = w A^H (y - A x0_hat),
+
+which at s = 0 (w = 1, whatever gamma) is the least-squares fit of the measurement nearest x0_hat: the hard projection.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["DEFAULT_PRIOR_STD", "MeasurementConsistency", "PriorStd"]
+
+DEFAULT_PRIOR_STD = 0.1
+"""gamma where none is given: the default `sigma_data` of the scheduler, the width of x0 - mu over training pairs."""
+
+PriorStd = Callable[[Any], Any]
+"""gamma as a function of time: t, a float or a (B,) tensor, to a float or a tensor of t's shape."""
+
+_Self = TypeVar("_Self", bound="MeasurementConsistency")
+
+
+class MeasurementConsistency(ABC):
+    """A measurement of a batch of images, and the correction of predictions by it.
+
+    Args:
+        batch_size: B, the number of images measured.
+        noise_std: s, the noise's standard deviation per real and imaginary part in the images' units; a float, or one
+            per image (B,). 0 asks for the hard projection.
+        prior_std: gamma, as a float or as a function of time; None means `DEFAULT_PRIOR_STD` until
+            `with_prior_std` binds a function. It has no influence where noise_std is 0.
+
+    Raises:
+        ValueError: `noise_std` or `prior_std` is negative, not finite, or not of an accepted shape.
+    """
+
+    _per_image: tuple[str, ...] = ()
+    """Names of the attributes that are tensors with a leading axis of B (or of 1, shared by the batch)."""
+
+    _shared: tuple[str, ...] = ()
+    """Names of the attributes that are tensors without a batch axis."""
+
+    def __init__(self, batch_size: int, noise_std: float | Tensor, prior_std: float | PriorStd | None) -> None:
+        noise = torch.as_tensor(noise_std, dtype=torch.float64).detach().cpu()
+        if noise.shape not in ((), (batch_size,)):
+            raise ValueError(f"noise_std must be a float or have shape ({batch_size},), got shape {tuple(noise.shape)}")
+        if not bool((torch.isfinite(noise) & (noise >= 0)).all()):
+            raise ValueError(f"noise_std must be finite and >= 0, got {noise.tolist()}")
+        if prior_std is not None and not callable(prior_std) and not 0 <= prior_std < float("inf"):
+            raise ValueError(f"prior_std must be finite and >= 0, or a function of time, got {prior_std}")
+        self.batch_size = batch_size
+        self.noise_std = noise
+        self.prior_std = prior_std
+        self._hard = not bool(noise.any())
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of the images without the batch axis, (channels, H, W)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A x: what would be measured, without noise, of the images x (B, channels, H, W)."""
+
+    @abstractmethod
+    def adjoint(self, measurement: Tensor | None = None) -> Tensor:
+        """A^H of a measurement, by default of the one given at construction, as images (B, channels, H, W)."""
+
+    @abstractmethod
+    def _correct(self, x0_hat: Tensor, weight: Tensor | float) -> Tensor:
+        """The minimiser for the weight w, a float (1 is the hard projection) or of shape (B,)."""
+
+    def __call__(self, x0_hat: Tensor, t: float | Tensor) -> Tensor:
+        """The image that weighs the measurement against the prediction at time t.
+
+        Differentiable in x0_hat, and affine in it: C(x, t) - C(0, t) is linear in x.
+
+        Args:
+            x0_hat: predicted images, real (B, channels, H, W); half precision is computed in single.
+            t: time, a float or a tensor () or (B,).
+
+        Returns:
+            corrected images, of x0_hat's shape and dtype.
+
+        Raises:
+            ValueError: x0_hat does not have the measured images' shape, or the prior's width at t is not usable.
+        """
+        expected = (self.batch_size, *self.image_shape)
+        if tuple(x0_hat.shape) != expected or not x0_hat.is_floating_point():
+            raise ValueError(f"x0_hat must be real of shape {expected}, got {x0_hat.dtype} {tuple(x0_hat.shape)}")
+        return self._correct(x0_hat, 1.0 if self._hard else self._weight(t)).to(x0_hat.dtype)
+
+    def _weight(self, t: float | Tensor) -> Tensor:
+        """w = gamma^2 / (gamma^2 + s^2) as float64 on the CPU, shape () or (B,); 1 where s = 0."""
+        gamma = self.prior_std(t) if callable(self.prior_std) else self.prior_std
+        gamma = DEFAULT_PRIOR_STD if gamma is None else gamma
+        gamma = torch.as_tensor(gamma, dtype=torch.float64).detach().cpu()
+        if gamma.shape not in ((), (self.batch_size,)) or not bool((torch.isfinite(gamma) & (gamma >= 0)).all()):
+            raise ValueError(
+                f"prior_std must give finite values >= 0 of shape () or ({self.batch_size},), "
+                f"got {gamma.tolist()} at t = {t}"
+            )
+        prior, noise = torch.broadcast_tensors(gamma.square(), self.noise_std.square())
+        hard = noise == 0
+        return torch.where(hard, 1.0, prior / torch.where(hard, 1.0, prior + noise))
+
+    def with_prior_std(self: _Self, prior_std: PriorStd) -> _Self:
+        """The same consistency with gamma bound to a function of time, if none was given at construction.
+
+        Args:
+            prior_std: t -> gamma, for example the scheduler's `prior_std`.
+        """
+        bound = copy.copy(self)
+        if bound.prior_std is None:
+            bound.prior_std = prior_std
+        return bound
+
+    def select(self: _Self, indices: Sequence[int] | Tensor) -> _Self:
+        """The same consistency for part of the batch.
+
+        Args:
+            indices: images to keep, in this order; an index may repeat, so that one measurement serves several samples.
+
+        Raises:
+            ValueError: no index, or one outside -B..B-1.
+        """
+        index = torch.as_tensor(indices, dtype=torch.long).flatten().cpu()
+        size = self.batch_size
+        if len(index) == 0 or int(index.min()) < -size or int(index.max()) >= size:
+            raise ValueError(f"indices must be at least one of {-size}..{size - 1}, got {index.tolist()}")
+        index = index % size
+        part = copy.copy(self)
+        part.batch_size = len(index)
+        if self.noise_std.ndim:
+            part.noise_std = self.noise_std[index]
+            part._hard = not bool(part.noise_std.any())
+        for name in self._per_image:
+            tensor = getattr(self, name)
+            if tensor is not None and size == 1:
+                setattr(part, name, tensor.expand(len(index), *tensor.shape[1:]))
+            elif tensor is not None and len(tensor) == size:
+                setattr(part, name, tensor[index.to(tensor.device)])
+        return part
+
+    def to(self: _Self, device: torch.device | str) -> _Self:
+        """The same consistency with its tensors on a device."""
+        moved = copy.copy(self)
+        for name in (*self._per_image, *self._shared):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                setattr(moved, name, tensor.to(device))
+        return moved
