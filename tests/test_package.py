@@ -1,0 +1,109 @@
+"""The package as it is installed: version, typing marker, light import, layering, the wheel's content."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import monai_d3gm
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(monai_d3gm.__file__).parent
+
+
+def imported_names(path: Path) -> set[str]:
+    """The absolute module names that a source file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            names.add(node.module or "")
+    return names
+
+
+def test_version_is_the_installed_one() -> None:
+    assert monai_d3gm.__version__ == importlib.metadata.version("monai_d3gm")
+
+
+def test_version_in_the_citation_and_the_changelog() -> None:
+    assert f"version: {monai_d3gm.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## [{monai_d3gm.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, monai_d3gm; print(sorted({'torch', 'numpy', 'monai'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_mathematics_needs_no_monai() -> None:
+    code = "import sys, monai_d3gm.sde; print(sorted({'monai', 'fastmri', 'torchvision'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+# What each part may import of the project, beside itself (CONTRIBUTING.md).
+BASE = {"sde"}
+MIDDLE = BASE | {"networks", "consistency", "losses", "metrics"}
+UPPER = MIDDLE | {"inferers", "data", "transforms"}
+LAYERS = {
+    "sde": set(),
+    **dict.fromkeys(["networks", "consistency", "losses", "metrics"], MIDDLE),
+    **dict.fromkeys(["inferers", "data", "transforms"], UPPER | {"handlers", "engines"}),
+    **dict.fromkeys(["handlers", "engines"], UPPER | {"handlers", "engines"}),
+    "cli": UPPER | {"handlers", "engines"},
+}
+
+
+@pytest.mark.parametrize("part", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()))
+def test_imports_go_one_way(part: str) -> None:
+    allowed = LAYERS[part] | {part}
+    for path in (PACKAGE / part).rglob("*.py"):
+        for name in imported_names(path):
+            if name.startswith("monai_d3gm."):
+                assert name.split(".")[1] in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_torchvision_is_not_imported() -> None:
+    """Its wheel does not import beside a CPU-only torch; ``fastmri.pl_modules`` imports it."""
+    for path in PACKAGE.rglob("*.py"):
+        for name in imported_names(path):
+            assert not name.startswith(("torchvision", "fastmri.pl_modules")), f"{path} imports {name}"
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """``find_packages`` leaves a folder without ``__init__.py`` out of the wheel."""
+    for path in PACKAGE.rglob("*.py"):
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
+
+
+def test_constraints_pin_what_the_package_requires() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {re.split("==", line)[0].lower() for line in lines if line and not line.startswith("#")}
+    assert all(re.match(r"[\w.-]+==[\w.]+( ; python_version >= \"3\.\d+\")?$", line) for line in lines if line[:1] != "#")
+    for requirement in importlib.metadata.requires("monai_d3gm") or []:
+        name, _, marker = requirement.partition(";")
+        if not marker or re.search("docs|test", marker):
+            assert re.split(r"[<>=! ]", name)[0].lower() in pins, requirement
+
+
+def test_the_built_package_holds_the_bundles(tmp_path: Path) -> None:
+    """``build_py`` puts the typing marker, the modules and every bundle's files where an installed copy has them."""
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    built = tmp_path / "monai_d3gm"
+    assert (built / "py.typed").is_file()
+    assert {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")} == {
+        path.relative_to(built) for path in built.rglob("*.py")
+    }
+    for bundle in (ROOT / "bundles").iterdir():
+        for file in ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt"):
+            assert (built / "bundles" / bundle.name / file).read_bytes() == (bundle / file).read_bytes()
