@@ -1,0 +1,230 @@
+"""Training items: undersampled k-space simulated from magnitude volumes, each a pure function of (seed, index).
+
+The forward model stands in the theory's section on measurement consistency, its steps in
+`monai_d3gm.transforms.kspace.functional`. What is random besides phase, noise and mask: the volume, axis and slice,
+orientation, contrast (gamma), resolution (k-space truncation) and the object's place in the field of view.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from monai_d3gm.consistency.fourier import complex_to_channels, fft2c
+from monai_d3gm.data.nifti import read_magnitude
+from monai_d3gm.transforms.kspace.functional import (
+    cartesian_mask,
+    crop_to_acquired_band,
+    keyed_generator,
+    magnitude_scale,
+    simulate_kspace,
+    truncate_band,
+    zero_filled,
+)
+
+logger = logging.getLogger(__name__)
+
+_OBJECT_LEVEL = 0.05
+_MARGIN = 4
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A magnitude volume cropped to its object, and the slices with enough of it along each axis."""
+
+    name: str
+    data: NDArray[np.float32]
+    slices: Mapping[int, NDArray[np.int64]]
+
+
+class SimulatedKspaceDataset(Dataset):
+    """Items of simulated, undersampled single-coil k-space from NIfTI magnitude volumes.
+
+    Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
+    workers. ``batch_size`` consecutive items share a width, which is drawn anew for each batch.
+
+    Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth; ``mu`` float32 (2, h, W), the
+    zero-filled image; ``kspace`` complex64 (h, W), zero where not sampled; ``mask`` bool (1, W); ``noise_std``, the
+    standard deviation per real and imaginary part; ``scale``; ``acceleration``; ``key``. All but ``scale`` are in units
+    in which the 99.5th percentile of the zero-filled magnitude of the full field of view is 1. h is ``strip``:
+    cropping along the readout is exact.
+
+    Args:
+        volumes: NIfTI files, or groups of them ``{"paths": [...], "weight": 1.0, "axes": [2]}``; a group is drawn with
+            its weight, its slices are taken across one of its ``axes`` (2, the last, if not given).
+        length: number of items.
+        batch_size: number of consecutive items with one width (over all processes).
+        seed: seed of all that is random.
+        accelerations: drawn with equal probability.
+        masks: names of fastMRI's masks, drawn with equal probability.
+        widths: numbers of lines, drawn with equal probability per batch.
+        height: rows of the field of view.
+        strip: rows kept, around a random row of the object; None keeps all.
+        snr: range of the signal-to-noise ratio, drawn uniformly in its logarithm.
+        phase: largest amplitude of the smooth phase in radians.
+        resolution: range of the share of the band that is kept along each axis.
+        augment: False leaves orientation, contrast, resolution and place as they are.
+        progress: show a progress bar while the volumes are read.
+
+    Raises:
+        ValueError: an argument is out of range, or a volume cannot be used.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[str | PathLike[str]] | Sequence[Mapping[str, Any]],
+        length: int,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        accelerations: Sequence[float] = (4, 8, 16),
+        masks: Sequence[str] = ("random", "equispaced_fraction", "magic"),
+        widths: Sequence[int] = (192, 224, 256, 288, 320),
+        height: int = 256,
+        strip: int | None = 64,
+        snr: tuple[float, float] = (15.0, 150.0),
+        phase: float = np.pi,
+        resolution: tuple[float, float] = (0.7, 1.0),
+        augment: bool = True,
+        progress: bool = False,
+    ) -> None:
+        if not volumes:
+            raise ValueError("volumes is empty; accepted: at least one NIfTI file.")
+        if length < 1 or batch_size < 1:
+            raise ValueError(f"length is {length} and batch_size {batch_size}; accepted: 1 or more.")
+        if strip is not None and not 1 <= strip <= height:
+            raise ValueError(f"strip is {strip}; accepted: 1 to height, {height}.")
+        if not 0 < snr[0] <= snr[1]:
+            raise ValueError(f"snr is {snr}; accepted: two increasing numbers above 0.")
+        if not 0 < resolution[0] <= resolution[1] <= 1:
+            raise ValueError(f"resolution is {resolution}; accepted: two increasing numbers in (0, 1].")
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.accelerations, self.masks = tuple(accelerations), tuple(masks)
+        self.widths, self.height, self.strip = tuple(widths), height, strip
+        self.snr, self.phase, self.resolution, self.augment = snr, phase, resolution, augment
+
+        groups: list[Mapping[str, Any]] = [g if isinstance(g, Mapping) else {"paths": [g]} for g in volumes]
+        weights = np.array(
+            [group.get("weight", len(group["paths"])) for group in groups],
+            dtype=np.float64,
+        )
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise ValueError(f"the groups' weights are {weights.tolist()}; accepted: numbers of at least 0, not all 0.")
+        self.weights = weights / weights.sum()
+        total = sum(len(group["paths"]) for group in groups)
+        with tqdm(total=total, desc="reading volumes", disable=not progress, leave=False) as bar:
+            self.groups = []
+            for group in groups:
+                members = []
+                for path in group["paths"]:
+                    members.append(_load(Path(path), tuple(group.get("axes", (2,)))))
+                    bar.update()
+                self.groups.append(members)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def width(self, index: int) -> int:
+        """Return the number of lines of item ``index``, which its whole batch shares."""
+        generator = keyed_generator(self.seed, "width", index // self.batch_size)
+        return int(self.widths[generator.integers(len(self.widths))])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
+        rng = keyed_generator(self.seed, "item", index)
+        width = self.width(index)
+        group = self.groups[rng.choice(len(self.groups), p=self.weights)]
+        volume = group[rng.integers(len(group))]
+        axis = list(volume.slices)[rng.integers(len(volume.slices))]
+        number = int(rng.choice(volume.slices[axis]))
+        picture = np.take(volume.data, number, axis=axis)
+        picture = self._place(self._vary(picture, (self.height, width), rng), (self.height, width), rng)
+
+        snr = float(np.exp(rng.uniform(*np.log(self.snr))))
+        kspace, image, noise_std, _ = simulate_kspace(picture, rng, snr=snr, phase=self.phase)
+        acceleration = self.accelerations[rng.integers(len(self.accelerations))]
+        mask = cartesian_mask(
+            width, acceleration, self.masks[rng.integers(len(self.masks))], seed=int(rng.integers(2**32))
+        )
+        mu = zero_filled(kspace * mask)
+        scale = magnitude_scale(mu.abs())
+        height = self.strip or self.height
+        rows = np.flatnonzero((picture > _OBJECT_LEVEL * picture.max()).any(axis=1))
+        start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
+        image, mu = (x[start : start + height] / scale for x in (image, mu))
+        return {
+            "image": complex_to_channels(image),
+            "mu": complex_to_channels(mu),
+            "kspace": fft2c(mu) * mask,
+            "mask": mask[None],
+            "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
+            "scale": torch.tensor(scale, dtype=torch.float32),
+            "acceleration": torch.tensor(acceleration, dtype=torch.float32),
+            "key": f"{volume.name}:{axis}:{number}:{index}",
+        }
+
+    def _vary(
+        self, picture: NDArray[np.float32], shape: tuple[int, int], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Turn the picture, change its contrast and resolution, and make it fit into the field of view ``shape``."""
+        share = np.ones(2)
+        if self.augment:
+            turn, transpose, adjust, blur = rng.integers(4), rng.random() < 0.5, rng.random() < 0.3, rng.random() < 0.5
+            picture = np.rot90(picture, int(turn))
+            picture = picture.T if transpose else picture
+            if adjust:
+                peak = picture.max()
+                picture = peak * (picture / peak) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+            if blur:
+                share = rng.uniform(*self.resolution) * rng.uniform(0.85, 1.0, size=2)
+        for axis in (0, 1):
+            old = picture.shape[axis]
+            picture = truncate_band(picture, axis, min(old, shape[axis], max(8, round(share[axis] * old))))
+        return picture
+
+    def _place(
+        self, picture: NDArray[np.float32], shape: tuple[int, int], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Place the picture into an empty field of view, near its centre."""
+        canvas = np.zeros(shape, dtype=np.float32)
+        corner = []
+        for old, new in zip(picture.shape, shape, strict=True):
+            reach = min((new - old) / 2, 0.1 * new) if self.augment else 0.0
+            corner.append(int(np.clip(round((new - old) / 2 + rng.uniform(-reach, reach)), 0, new - old)))
+        canvas[corner[0] : corner[0] + picture.shape[0], corner[1] : corner[1] + picture.shape[1]] = picture
+        return canvas
+
+
+def _load(path: Path, axes: tuple[int, ...]) -> _Volume:
+    """Read a volume, crop it to the acquired band and to its object, and list the slices with enough of it."""
+    if not axes or not set(axes) <= {0, 1, 2}:
+        raise ValueError(f"axes is {axes}; accepted: one or more of 0, 1, 2.")
+    volume = read_magnitude(path).data
+    in_plane = sorted({other for axis in axes for other in {0, 1, 2} - {axis}})
+    data, kept, _ = crop_to_acquired_band(volume, in_plane)
+    if min(kept) < 1:
+        logger.info("%s: interpolated; kept %s of the band along axes %s", path, [round(f, 3) for f in kept], in_plane)
+    peak = float(np.percentile(data, 99.5))
+    peak = peak if peak > 0 else float(data.max())
+    inside = data > _OBJECT_LEVEL * peak
+    box = []
+    for axis in range(3):
+        used = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(max(0, used[0] - _MARGIN), used[-1] + 1 + _MARGIN))
+    data, inside = np.ascontiguousarray(data[tuple(box)] / peak), inside[tuple(box)]
+    slices = {}
+    for axis in axes:
+        area = inside.sum(axis=tuple({0, 1, 2} - {axis}))
+        slices[axis] = np.flatnonzero(area >= 0.25 * area.max())
+    return _Volume(path.name.split(".")[0], data, slices)
