@@ -1,0 +1,30 @@
+"""Figures of merit, each under the name of its protocol: images, detail without trained weights, statistics."""
+
+from __future__ import annotations
+
+from monai_d3gm.metrics.detail import (
+    SpectrumRatio,
+    evaluate_detail,
+    gmsd,
+    hfen,
+    radial_power_spectrum,
+    spectrum_ratio_db,
+)
+from monai_d3gm.metrics.image import PROTOCOLS, evaluate_images, foreground_mask
+from monai_d3gm.metrics.statistics import Summary, format_table, paired_difference, summarise
+
+__all__ = [
+    "PROTOCOLS",
+    "SpectrumRatio",
+    "Summary",
+    "evaluate_detail",
+    "evaluate_images",
+    "foreground_mask",
+    "format_table",
+    "gmsd",
+    "hfen",
+    "paired_difference",
+    "radial_power_spectrum",
+    "spectrum_ratio_db",
+    "summarise",
+]
