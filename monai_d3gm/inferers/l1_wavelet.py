@@ -9,7 +9,7 @@ by accelerated proximal gradients with step 1, a bound of the normal operator's 
 squares is at most 1. The k-space is scaled so that the 99.5th percentile of the zero-filled image's magnitude is 1
 before, and scaled back after, so that one ``regularisation`` means the same for every input.
 
-The defaults were tuned with :func:`tune_l1_wavelet` on simulated single-coil k-space of nine brain slices (T1w, T2w,
+The defaults were tuned, as :func:`tune_l1_wavelet` does it, on simulated single-coil k-space of nine brain slices (T1w, T2w,
 FLAIR of six subjects; random masks of columns at 4, 8 and 16 with the centre fraction 0.32 / acceleration, SNR 30).
 Mean PSNR over zero-filling, whole image, ``slice`` protocol, in dB:
 
@@ -22,8 +22,7 @@ acceleration 16    +0.12  +0.16  +0.18  +0.19  +0.18
 =================  =====  =====  =====  =====  =====
 
 after 20 iterations. PSNR rises until then and falls again before the objective has converged (at 60 iterations and
-0.01: +0.35, -0.13, +0.08), so that stopping at 20 belongs to the tuned baseline. One coil and one undersampled axis
-leave coherent artefacts: more than this is not to be had from it.
+0.01: +0.35, -0.13, +0.08), so that stopping at 20 belongs to the tuned baseline.
 """
 
 from __future__ import annotations
