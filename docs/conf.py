@@ -1,0 +1,32 @@
+"""Settings of the documentation: ``sphinx-build -W docs docs/_build``."""
+
+from __future__ import annotations
+
+import monai_d3gm
+
+project = "monai_d3gm"
+author = "The monai_d3gm contributors"
+copyright = "The monai_d3gm contributors, Apache License 2.0"
+release = version = monai_d3gm.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "myst_parser",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
+myst_heading_anchors = 4
+
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+
+html_theme = "furo"
+html_title = f"monai_d3gm {release}"
