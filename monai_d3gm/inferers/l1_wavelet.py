@@ -9,8 +9,9 @@ by accelerated proximal gradients with step 1, a bound of the normal operator's 
 squares is at most 1. The k-space is scaled so that the 99.5th percentile of the zero-filled image's magnitude is 1
 before, and scaled back after, so that one ``regularisation`` means the same for every input.
 
-The defaults were tuned, as :func:`tune_l1_wavelet` does it, on simulated single-coil k-space of nine brain slices (T1w, T2w,
-FLAIR of six subjects; random masks of columns at 4, 8 and 16 with the centre fraction 0.32 / acceleration, SNR 30).
+The defaults were tuned, as :func:`tune_l1_wavelet` does it, on simulated single-coil k-space of nine brain slices
+(T1w, T2w, FLAIR of six subjects; random masks of columns at 4, 8 and 16 with the centre fraction 0.32 / acceleration,
+SNR 30).
 Mean PSNR over zero-filling, whole image, ``slice`` protocol, in dB:
 
 =================  =====  =====  =====  =====  =====
