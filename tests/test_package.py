@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -24,8 +25,8 @@ def imported_names(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} uses a relative import"
-            names.add(node.module or "")
+            package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+            names.add(importlib.util.resolve_name("." * node.level + (node.module or ""), package))
     return names
 
 
