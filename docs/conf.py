@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import monai_d3gm
 
 project = "monai_d3gm"
@@ -30,3 +33,13 @@ autodoc_typehints_format = "short"
 
 html_theme = "furo"
 html_title = f"monai_d3gm {release}"
+
+
+def escape_star(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write shapes as (B, C, *spatial); reStructuredText would read the star as the start of emphasis."""
+    lines[:] = [re.sub(r"(?<!`)\*spatial", r"\\*spatial", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", escape_star)
