@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from monai_d3gm.data.datasets import InputVolume, KspaceSliceDataset, find_inputs
+from monai_d3gm.data.fastmri import (
+    EncodingHeader,
+    KspaceFile,
+    KspaceFileError,
+    open_kspace,
+    write_kspace,
+    write_submission,
+)
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
 from monai_d3gm.data.simulation import SimulatedKspaceDataset
 
 __all__ = [
+    "EncodingHeader",
+    "InputVolume",
+    "KspaceFile",
+    "KspaceFileError",
+    "KspaceSliceDataset",
     "OutputError",
     "SimulatedKspaceDataset",
     "Volume",
     "VolumeFileError",
     "atomic_path",
     "bundled_epi_path",
+    "find_inputs",
+    "open_kspace",
     "read_magnitude",
     "writable_folder",
+    "write_kspace",
+    "write_submission",
     "write_volume",
 ]

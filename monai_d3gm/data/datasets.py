@@ -1,0 +1,345 @@
+"""Slices of k-space to restore, from fastMRI files or simulated from NIfTI magnitude volumes, one dict each.
+
+The conventions are those of the theory's section on measurement consistency: the undersampled axis is the last,
+k-space, images and ``noise_std`` share one scale, in which the 99.5th percentile of the zero-filled magnitude is 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import fastmri
+import nibabel
+import numpy as np
+import torch
+from fastmri.data.transforms import center_crop
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from monai_d3gm.consistency.fourier import ifft2c
+from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, open_kspace
+from monai_d3gm.data.nifti import VolumeFileError, read_magnitude
+from monai_d3gm.transforms.kspace import CartesianMaskd, CropReadoutd, NormalizeKspaced, SimulateKspaced, ZeroFilled
+from monai_d3gm.transforms.kspace.functional import MASK_TYPES, cartesian_mask, crop_to_acquired_band
+
+logger = logging.getLogger(__name__)
+
+AXES = ("phase", "frequency")
+"""The axis that is undersampled: the columns as they are stored (phase encoding), or the rows (readout)."""
+
+_SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class InputVolume:
+    """One input file and what a writer of its restored volume needs.
+
+    Attributes:
+        path: the file.
+        stem: its name without suffixes; the first part of each slice's key.
+        kind: "kspace" for fastMRI files, "nifti" for magnitude volumes from which k-space is simulated.
+        shape: rows, columns and slices of the volume to write, in the orientation of the file.
+        slices: numbers of the slices that are restored.
+        skipped: numbers of the slices of a magnitude volume that are zero everywhere.
+        affine: (4, 4), from voxels of the volume to write to world in mm; spacing only for fastMRI files.
+        header: the NIfTI header, or None.
+        simulated: True where k-space is simulated.
+        coils: number of coils.
+        has_truth: a reference image is known.
+        kept_band: share of the band kept along rows and columns; below 1 where the input was interpolated.
+        attributes: attributes of a fastMRI file.
+    """
+
+    path: Path
+    stem: str
+    kind: Literal["kspace", "nifti"]
+    shape: tuple[int, int, int]
+    slices: tuple[int, ...]
+    skipped: tuple[int, ...]
+    affine: NDArray[np.float64]
+    header: nibabel.Nifti1Header | None
+    simulated: bool
+    coils: int
+    has_truth: bool
+    kept_band: tuple[float, float]
+    attributes: Mapping[str, Any]
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for suffix in (".gz", ".nii", ".h5", ".hdf5"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def find_inputs(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the input files: those given, and of each folder given its .h5, .hdf5, .nii and .nii.gz files, by name.
+
+    Raises:
+        ValueError: a path does not exist, a folder has no such file, or two files share a name without suffix.
+
+    >>> from monai_d3gm.data import bundled_epi_path
+    >>> len(find_inputs(bundled_epi_path()))
+    1
+    """
+    files: list[Path] = []
+    for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
+        path = Path(entry)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(_SUFFIXES))
+            found = [p for p in found if not p.name.startswith(".")]
+            if not found:
+                raise ValueError(f"{path}: the folder has no input; accepted: {', '.join(_SUFFIXES)} files.")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ValueError(f"{path}: no such file or folder.")
+    if not files:
+        raise ValueError("inputs is empty; accepted: files or folders.")
+    seen: dict[str, Path] = {}
+    for path in files:
+        other = seen.setdefault(_stem(path), path)
+        if other is not path:
+            raise ValueError(f"{path} and {other} would be written to the same output; rename one.")
+    return files
+
+
+class KspaceSliceDataset(Dataset):
+    """Undersampled slices to restore, read when asked for.
+
+    Fully sampled fastMRI files are undersampled here; those with a ``mask`` are taken as they are. NIfTI files are
+    magnitude images: they are cropped to the band that was acquired and k-space is simulated from their last axis'
+    slices. What is random in a slice is a function of ``seed``, the file's name and the slice's number.
+
+    A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
+    (1, 1, W); ``mu`` float32 (2, H, W), zero-filled; ``image`` float32 (2, H, W), the fully sampled complex image
+    (simulated: free of noise), and ``reference`` float32 (h, w), the magnitude to compare with, both absent where
+    no truth is known; ``sensitivity_maps`` complex64 (coils, H, W) for several coils; ``noise_std``;
+    ``scale``, physical = normalised * scale; ``crop`` (h, w), the central part of the image that is written, or
+    None for all; ``transposed``, True where ``axis`` is "frequency": rows and columns of all of these are then
+    exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into `volumes`; ``affine``.
+
+    Args:
+        inputs: files or folders of fastMRI .h5 and NIfTI files; the content decides.
+        acceleration: at least 1.
+        mask: one of fastMRI's masks: random, equispaced, equispaced_fraction, magic, magic_fraction.
+        axis: "phase" undersamples the columns, "frequency" the rows.
+        center_fraction: share of the lines sampled around the centre; 0.32 / acceleration if None.
+        seed: seed of phase, noise, and mask.
+        snr: of simulated k-space: mean of the foreground over the noise's standard deviation per part.
+        coils: of simulated k-space.
+        noise_std: of fastMRI files: standard deviation per real and imaginary part in the file's units; 0.0 if unknown.
+        slices: "all", or how many, evenly spaced.
+
+    Raises:
+        ValueError: an argument is out of range, or an input cannot be used; the message names it.
+
+    >>> from monai_d3gm.data import bundled_epi_path
+    >>> dataset = KspaceSliceDataset(bundled_epi_path(), acceleration=4, slices=2)
+    >>> item = dataset[0]
+    >>> len(dataset), item["key"], item["mu"].shape
+    (2, 'example4d:6', torch.Size([2, 128, 96]))
+    """
+
+    def __init__(
+        self,
+        inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        acceleration: float = 4,
+        mask: str = "random",
+        axis: str = "phase",
+        center_fraction: float | None = None,
+        seed: int = 0,
+        snr: float = 50.0,
+        coils: int = 1,
+        noise_std: float = 0.0,
+        slices: Literal["all"] | int = "all",
+    ) -> None:
+        if mask not in MASK_TYPES:
+            raise ValueError(f"mask is {mask!r}; accepted: {', '.join(MASK_TYPES)}.")
+        if axis not in AXES:
+            raise ValueError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
+        if slices != "all" and (not isinstance(slices, int) or slices < 1):
+            raise ValueError(f"slices is {slices!r}; accepted: 'all' or a number above 0.")
+        if not (np.isfinite(noise_std) and noise_std >= 0):
+            raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more.")
+        self.transposed = axis == "frequency"
+        self.noise_std = noise_std
+        self._wanted = slices
+        self._simulate = SimulateKspaced("image", snr=snr, coils=coils, seed=seed)
+        self._mask_arguments: dict[str, Any] = {
+            "acceleration": acceleration,
+            "mask": mask,
+            "center_fraction": center_fraction,
+            "seed": seed,
+        }
+        self._coils = coils
+        self._loaded: tuple[Path, NDArray[np.float32]] | None = None
+        self._files: dict[int, KspaceFile] = {}
+        self.volumes: list[InputVolume] = []
+        for path in find_inputs(inputs):
+            if path.name.lower().endswith((".h5", ".hdf5")) or _is_hdf5(path):
+                self._files[len(self.volumes)] = file = open_kspace(path)
+                self.volumes.append(self._describe_kspace(file))
+            else:
+                self.volumes.append(self._describe_nifti(path))
+        self._index = [(v, s) for v, volume in enumerate(self.volumes) for s in volume.slices]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, slice_number = self._index[index]
+        volume = self.volumes[number]
+        item: dict[Any, Any] = {
+            "key": f"{volume.stem}:{slice_number}",
+            "source": str(volume.path),
+            "slice": slice_number,
+            "num_slices": volume.shape[2],
+            "volume": number,
+            "affine": torch.from_numpy(volume.affine),
+            "transposed": self.transposed,
+        }
+        try:
+            if volume.kind == "nifti":
+                return self._simulated(item, volume)
+            return self._measured(item, self._files[number])
+        except (KspaceFileError, VolumeFileError):
+            raise
+        except ValueError as error:
+            raise KspaceFileError(f"{volume.path}: slice {slice_number}: {' '.join(str(error).split())}") from error
+
+    def _choose(self, count: int) -> list[int]:
+        """Numbers of the slices asked for: the middles of equal parts of the volume."""
+        wanted = count if self._wanted == "all" else min(int(self._wanted), count)
+        return [int((i + 0.5) * count / wanted) for i in range(wanted)]
+
+    def _check_mask(self, path: Path, rows: int, columns: int) -> None:
+        """Fail now, not at the first slice, where no such mask exists for this number of lines."""
+        arguments = self._mask_arguments
+        try:
+            cartesian_mask(
+                rows if self.transposed else columns,
+                arguments["acceleration"],
+                arguments["mask"],
+                center_fraction=arguments["center_fraction"],
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def _describe_kspace(self, file: KspaceFile) -> InputVolume:
+        if file.mask is None:
+            self._check_mask(file.path, *file.shape)
+        elif self.transposed:
+            raise KspaceFileError(
+                f"{file.path}: the file has a mask along the phase axis; axis 'frequency' does not fit."
+            )
+        spacing = (1.0, 1.0, 1.0) if file.header is None else file.header.spacing
+        return InputVolume(
+            path=file.path,
+            stem=_stem(file.path),
+            kind="kspace",
+            shape=(*file.crop, file.num_slices),
+            slices=tuple(self._choose(file.num_slices)),
+            skipped=(),
+            affine=np.diag([*spacing, 1.0]),
+            header=None,
+            simulated=False,
+            coils=max(1, file.coils),
+            has_truth=file.mask is None or file.reconstruction is not None,
+            kept_band=(1.0, 1.0),
+            attributes=file.attributes,
+        )
+
+    def _describe_nifti(self, path: Path) -> InputVolume:
+        source = read_magnitude(path)
+        data, kept, affine = crop_to_acquired_band(source.data, (0, 1), source.affine)
+        if min(kept) < 1 or affine is None:
+            logger.info("%s: interpolated; kept %.2f of the band along rows, %.2f along columns.", path, *kept)
+        self._loaded = (path, data)
+        used = source.data.any(axis=(0, 1))
+        skipped = tuple(np.flatnonzero(~used).tolist())
+        if skipped:
+            logger.warning("%s: slices that are zero everywhere are skipped: %s", path, list(skipped))
+        self._check_mask(path, *data.shape[:2])
+        return InputVolume(
+            path=path,
+            stem=_stem(path),
+            kind="nifti",
+            shape=(data.shape[0], data.shape[1], data.shape[2]),
+            slices=tuple(np.flatnonzero(used)[self._choose(int(used.sum()))].tolist()),
+            skipped=skipped,
+            affine=source.affine if affine is None else affine,
+            header=source.header,
+            simulated=True,
+            coils=self._coils,
+            has_truth=True,
+            kept_band=(kept[0], kept[1]),
+            attributes={},
+        )
+
+    def _magnitude(self, path: Path) -> NDArray[np.float32]:
+        """The volume on its acquired band; the last one read is kept."""
+        if self._loaded is None or self._loaded[0] != path:
+            self._loaded = (path, crop_to_acquired_band(read_magnitude(path).data, (0, 1))[0])
+        return self._loaded[1]
+
+    def _simulated(self, item: dict[Any, Any], volume: InputVolume) -> dict[Any, Any]:
+        magnitude = self._magnitude(volume.path)[:, :, item["slice"]]
+        item["image"] = magnitude.T if self.transposed else magnitude
+        item = self._simulate(item)
+        item["reference"] = item["image"].norm(dim=0)
+        item["crop"] = None
+        item = CartesianMaskd("kspace", **self._mask_arguments)(item)
+        item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
+        return self._normalize(item)
+
+    def _measured(self, item: dict[Any, Any], file: KspaceFile) -> dict[Any, Any]:
+        kspace = file.read_kspace(item["slice"])
+        reference = file.read_reconstruction(item["slice"])
+        crop = file.crop
+        if self.transposed:
+            kspace = kspace.transpose(-2, -1)
+            reference = None if reference is None else reference.transpose(-2, -1)
+            crop = (crop[1], crop[0])
+        item["kspace"] = kspace
+        item = CropReadoutd("kspace", crop[0])(item)
+        full = item["kspace"]
+        item["crop"] = None if crop == full.shape[-2:] else crop
+        item["noise_std"] = self.noise_std
+        if file.mask is None:
+            # fastMRI leaves the columns outside the encoded ones out of the mask; they are columns only as stored.
+            padding = None if self.transposed or file.header is None else file.header.padding
+            item = CartesianMaskd("kspace", **self._mask_arguments, padding=padding)(item)
+        else:
+            item["mask"] = torch.from_numpy(file.mask).reshape((1,) * (kspace.ndim - 1) + (-1,))
+            item["kspace"] = full * item["mask"]
+        maps = None
+        if file.coils:
+            from monai_d3gm.consistency.sensitivity import espirit_maps
+
+            maps = item["sensitivity_maps"] = espirit_maps(item["kspace"], item["mask"])
+        item["mu"] = ZeroFilled()(item["kspace"], maps)
+        if file.mask is None:
+            item["image"] = ZeroFilled()(full, maps)
+            if reference is None:
+                magnitudes = ifft2c(full).abs()
+                reference = fastmri.rss(magnitudes) if file.coils else magnitudes
+        if reference is not None:
+            item["reference"] = center_crop(reference, crop)
+        return self._normalize(item)
+
+    def _normalize(self, item: dict[Any, Any]) -> dict[Any, Any]:
+        keys = ("kspace", "mu", "image", "reference", "noise_std")
+        return NormalizeKspaced(keys, allow_missing_keys=True)(item)

@@ -1,0 +1,382 @@
+"""fastMRI's HDF5 files: a lazy reader that trusts nothing, and a writer.
+
+The format is that of https://fastmri.med.nyu.edu and ``fastmri.data.mri_data.SliceDataset``: ``kspace`` complex
+(slices, H, W) or (slices, coils, H, W), readout along H and phase encoding along W, the centred orthonormal Fourier
+transform of the image; ``reconstruction_esc`` or ``reconstruction_rss`` (slices, h, w); ``mask`` (W,) in test files;
+``ismrmrd_header``, XML; attributes such as ``max``, ``norm``, ``acquisition``, ``patient_id``, and in test files
+``acceleration`` and ``num_low_frequency``.
+"""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from fastmri.data.mri_data import et_query
+from numpy.typing import ArrayLike, NDArray
+
+from monai_d3gm.data.files import atomic_path
+
+RECONSTRUCTIONS = {1: "reconstruction_esc", 2: "reconstruction_rss"}
+"""Name of the reference image for one coil and for several."""
+
+_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+
+
+class KspaceFileError(ValueError):
+    """A k-space file cannot be used; the message is one line and names the file, and the slice where it is one."""
+
+
+@dataclass(frozen=True)
+class EncodingHeader:
+    """What reconstruction needs of the ISMRMRD header.
+
+    Sizes are (x, y, z) = (readout, phase encoding, partition). Lines ``padding[0]`` to ``padding[1]`` were encoded;
+    those outside are zero in the file.
+    """
+
+    encoded_size: tuple[int, int, int]
+    recon_size: tuple[int, int, int]
+    padding: tuple[int, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class KspaceFile:
+    """A checked fastMRI file; slices are read when asked for, and the file is closed in between.
+
+    Attributes:
+        path: the file.
+        num_slices: number of slices.
+        coils: number of coils; 0 where ``kspace`` has no coil axis.
+        shape: rows (readout) and columns (phase encoding) of k-space.
+        header: encoding header; None where the file has none.
+        mask: bool (W,), True where a line was sampled; None for a fully sampled file.
+        reconstruction: name of the reference image's dataset, or None.
+        crop: rows and columns of the final image: the reference's, else the header's; as in fastMRI both are W where
+            that is less than the columns asked for.
+        attributes: the file's attributes as Python scalars and strings.
+    """
+
+    path: Path
+    num_slices: int
+    coils: int
+    shape: tuple[int, int]
+    header: EncodingHeader | None
+    mask: NDArray[np.bool_] | None
+    reconstruction: str | None
+    crop: tuple[int, int]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def read_kspace(self, index: int) -> torch.Tensor:
+        """Return slice ``index`` of ``kspace``: complex64 (H, W) or (coils, H, W).
+
+        Raises:
+            KspaceFileError: the slice cannot be read, holds NaN or infinity, or is zero everywhere.
+        """
+        data = self._read("kspace", index).astype(np.complex64)
+        if not data.any():
+            raise KspaceFileError(f"{self.path}: slice {index}: kspace is zero everywhere.")
+        return torch.from_numpy(data)
+
+    def read_reconstruction(self, index: int) -> torch.Tensor | None:
+        """Return the reference magnitude of slice ``index``, float32 (h, w), or None where the file has none.
+
+        Raises:
+            KspaceFileError: the slice cannot be read, or holds NaN or infinity.
+        """
+        if self.reconstruction is None:
+            return None
+        return torch.from_numpy(self._read(self.reconstruction, index).astype(np.float32))
+
+    def _read(self, name: str, index: int) -> NDArray[Any]:
+        if not 0 <= index < self.num_slices:
+            raise KspaceFileError(f"{self.path}: slice {index}: accepted: 0 to {self.num_slices - 1}.")
+        try:
+            with h5py.File(self.path, "r") as file:
+                data: NDArray[Any] = _dataset(self.path, file, name)[index]
+        except (OSError, RuntimeError) as error:
+            raise KspaceFileError(f"{self.path}: slice {index}: {name} cannot be read: {_line(error)}") from error
+        if not np.isfinite(data).all():
+            raise KspaceFileError(f"{self.path}: slice {index}: {name} holds NaN or infinity.")
+        return data
+
+
+def _line(error: BaseException) -> str:
+    """The error's message on one line."""
+    return " ".join(str(error).split())
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset that lies in the file itself.
+
+    A link or external storage would make the program read another file that the sender of this one has chosen.
+    """
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise KspaceFileError(f"{path}: {name} is a link; accepted: data stored in the file itself.")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset):
+        raise KspaceFileError(f"{path}: {name} is a group; accepted: a dataset.")
+    if data.external or data.is_virtual:
+        raise KspaceFileError(f"{path}: {name} is stored in another file; accepted: data stored in the file itself.")
+    return data
+
+
+def _parse_header(path: Path, xml: Any) -> EncodingHeader:
+    """Read sizes and padding as ``fastmri.data.mri_data.SliceDataset`` does."""
+    if not isinstance(xml, bytes | str):
+        raise KspaceFileError(f"{path}: ismrmrd_header is no text; accepted: ISMRMRD XML.")
+    text = xml.decode("utf-8", errors="replace") if isinstance(xml, bytes) else xml
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise KspaceFileError(f"{path}: ismrmrd_header declares entities; accepted: plain ISMRMRD XML.")
+
+    def triple(space: str, group: str, kind: type) -> tuple[Any, Any, Any]:
+        x, y, z = (kind(et_query(root, ["encoding", space, group, axis])) for axis in "xyz")
+        return x, y, z
+
+    try:
+        root = ElementTree.fromstring(text)
+        encoded = triple("encodedSpace", "matrixSize", int)
+        recon = triple("reconSpace", "matrixSize", int)
+        extent = triple("reconSpace", "fieldOfView_mm", float)
+        limits = ["encoding", "encodingLimits", "kspace_encoding_step_1"]
+        center, last = (int(et_query(root, [*limits, name])) for name in ("center", "maximum"))
+    except (ElementTree.ParseError, RuntimeError, ValueError) as error:
+        raise KspaceFileError(f"{path}: ismrmrd_header cannot be read: {_line(error)}") from error
+    if min(encoded + recon) < 1 or not all(np.isfinite(mm) and mm > 0 for mm in extent):
+        raise KspaceFileError(f"{path}: ismrmrd_header gives sizes {encoded}, {recon}, {extent} mm; accepted: above 0.")
+    left = encoded[1] // 2 - center
+    x, y, z = (mm / size for mm, size in zip(extent, recon, strict=True))
+    return EncodingHeader(encoded, recon, (left, left + last + 1), (x, y, z))
+
+
+def _parse_mask(path: Path, data: NDArray[Any], width: int) -> NDArray[np.bool_]:
+    if data.shape != (width,):
+        raise KspaceFileError(f"{path}: mask has shape {data.shape}; accepted: ({width},), the columns of kspace.")
+    if data.dtype.kind not in "bfiu" or not np.isin(data, (0, 1)).all():
+        raise KspaceFileError(f"{path}: mask holds other values than 0 and 1.")
+    if not data.any():
+        raise KspaceFileError(f"{path}: mask has no sampled line.")
+    return data.astype(bool)
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a Python scalar or string; arrays stay as lists."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def open_kspace(path: str | os.PathLike[str]) -> KspaceFile:
+    """Check a fastMRI file and return a lazy reader of it.
+
+    Args:
+        path: HDF5 file.
+
+    Raises:
+        KspaceFileError: it is no HDF5 file, is truncated, or its kspace, mask, header or reference is missing where
+            required, linked from elsewhere, or of the wrong type or shape.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "file.h5"
+    >>> write_kspace(target, np.ones((2, 8, 6), np.complex64), recon_size=(4, 4))
+    >>> file = open_kspace(target)
+    >>> file.num_slices, file.coils, file.shape, file.crop
+    (2, 0, (8, 6), (4, 4))
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise KspaceFileError(f"{path}: no such file.")
+    try:
+        with h5py.File(path, "r") as file:
+            return _check(path, file)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise KspaceFileError(f"{path}: not an HDF5 file, or damaged: {_line(error)}") from error
+
+
+def _check(path: Path, file: h5py.File) -> KspaceFile:
+    if file.get("kspace", getlink=True) is None:
+        raise KspaceFileError(f"{path}: dataset kspace is missing.")
+    kspace = _dataset(path, file, "kspace")
+    if kspace.dtype.kind != "c":
+        raise KspaceFileError(f"{path}: kspace has dtype {kspace.dtype}; accepted: complex64.")
+    if kspace.ndim not in (3, 4) or 0 in kspace.shape:
+        raise KspaceFileError(
+            f"{path}: kspace has shape {kspace.shape}; accepted: (slices, H, W) or (slices, coils, H, W)."
+        )
+    rows, columns = kspace.shape[-2:]
+
+    def optional(name: str) -> h5py.Dataset | None:
+        return _dataset(path, file, name) if file.get(name, getlink=True) is not None else None
+
+    header_data, mask_data = optional("ismrmrd_header"), optional("mask")
+    header = None if header_data is None else _parse_header(path, header_data[()])
+    mask = None if mask_data is None else _parse_mask(path, mask_data[()], columns)
+    expected = RECONSTRUCTIONS[1 if kspace.ndim == 3 else 2]
+    reference = optional(expected)
+    if reference is not None and (
+        reference.dtype.kind not in "fiu" or reference.ndim != 3 or len(reference) != len(kspace)
+    ):
+        raise KspaceFileError(
+            f"{path}: {expected} has shape {reference.shape} and dtype {reference.dtype}; accepted: real "
+            f"({len(kspace)}, h, w)."
+        )
+    crop = (rows, columns) if header is None else header.recon_size[:2]
+    if reference is not None:
+        crop = reference.shape[1:]
+    if columns < crop[1]:
+        crop = (columns, columns)
+    if crop[0] > rows or 0 in crop:
+        raise KspaceFileError(f"{path}: images of {crop[0]} rows do not fit into kspace of shape {kspace.shape}.")
+    return KspaceFile(
+        path=path,
+        num_slices=len(kspace),
+        coils=kspace.shape[1] if kspace.ndim == 4 else 0,
+        shape=(rows, columns),
+        header=header,
+        mask=mask,
+        reconstruction=None if reference is None else expected,
+        crop=(int(crop[0]), int(crop[1])),
+        attributes={name: _plain(value) for name, value in file.attrs.items()},
+    )
+
+
+def encoding_header_xml(
+    shape: tuple[int, int],
+    recon_size: tuple[int, int],
+    *,
+    padding: tuple[int, int] | None = None,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> bytes:
+    """Return an ISMRMRD header for Cartesian data: the elements its schema requires and those fastMRI reads.
+
+    Args:
+        shape: rows (readout) and columns (phase encoding) of k-space.
+        recon_size: rows and columns of the final image.
+        padding: first encoded column and the one after the last; all if None.
+        spacing: voxel size of the final image in mm: rows, columns, slices.
+
+    >>> b"encodedSpace" in encoding_header_xml((8, 6), (4, 4))
+    True
+    """
+    left, right = (0, shape[1]) if padding is None else padding
+    if not 0 <= left < right <= shape[1]:
+        raise ValueError(f"padding is {padding}; accepted: two increasing numbers from 0 to {shape[1]}.")
+    ElementTree.register_namespace("", _NAMESPACE)
+    root = ElementTree.Element(f"{{{_NAMESPACE}}}ismrmrdHeader")
+
+    def add(parent: ElementTree.Element, name: str, text: object = None) -> ElementTree.Element:
+        element = ElementTree.SubElement(parent, f"{{{_NAMESPACE}}}{name}")
+        element.text = None if text is None else str(text)
+        return element
+
+    add(add(root, "experimentalConditions"), "H1resonanceFrequency_Hz", 63870000)
+    encoding = add(root, "encoding")
+    for name, size in (("encodedSpace", (*shape, 1)), ("reconSpace", (*recon_size, 1))):
+        space = add(encoding, name)
+        matrix, extent = add(space, "matrixSize"), add(space, "fieldOfView_mm")
+        for axis, count, mm in zip("xyz", size, spacing, strict=True):
+            add(matrix, axis, count)
+            add(extent, axis, count * mm)
+    step = add(add(encoding, "encodingLimits"), "kspace_encoding_step_1")
+    for name, value in (("minimum", 0), ("maximum", right - left - 1), ("center", shape[1] // 2 - left)):
+        add(step, name, value)
+    add(encoding, "trajectory", "cartesian")
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def write_kspace(
+    path: str | os.PathLike[str],
+    kspace: ArrayLike,
+    *,
+    recon_size: tuple[int, int],
+    reconstruction: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    padding: tuple[int, int] | None = None,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    attributes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a fastMRI file whole or not at all.
+
+    Args:
+        path: the file, ending in .h5.
+        kspace: complex (slices, H, W), or (slices, coils, H, W); stored as complex64.
+        recon_size: rows and columns of the final image, for the header.
+        reconstruction: reference magnitude (slices, h, w); ``max`` and ``norm`` are set from it.
+        mask: (W,), for test files; k-space is zero outside it.
+        padding: first encoded column and the one after the last.
+        spacing: voxel size of the final image in mm: rows, columns, slices.
+        attributes: further attributes, such as acquisition, patient_id, acceleration.
+        overwrite: replace a file that is there.
+
+    Raises:
+        KspaceFileError: the arrays do not fit together, as `open_kspace` checks it.
+        OutputError: the file cannot be written, or is there already.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "file.h5"
+    >>> write_kspace(target, np.ones((1, 2, 8, 8), np.complex64), recon_size=(8, 8), attributes={"acquisition": "AXT2"})
+    >>> open_kspace(target).attributes["acquisition"]
+    'AXT2'
+    """
+    data = np.asarray(kspace)
+    if data.ndim not in (3, 4):
+        raise KspaceFileError(
+            f"{path}: kspace has shape {data.shape}; accepted: (slices, H, W) or (slices, coils, H, W)."
+        )
+    values: dict[str, Any] = {"acquisition": "unknown", "patient_id": "unknown"}
+    if data.dtype.kind == "c":
+        data = data.astype(np.complex64)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file["kspace"] = data
+            file["ismrmrd_header"] = encoding_header_xml(
+                (data.shape[-2], data.shape[-1]), recon_size, padding=padding, spacing=spacing
+            )
+            if reconstruction is not None:
+                truth = np.asarray(reconstruction, dtype=np.float32)
+                file[RECONSTRUCTIONS[1 if data.ndim == 3 else 2]] = truth
+                values |= {"max": float(truth.max()), "norm": float(np.linalg.norm(truth))}
+            if mask is not None:
+                file["mask"] = np.asarray(mask)
+            file.attrs.update(values | dict(attributes or {}))
+        try:
+            open_kspace(temporary)
+        except KspaceFileError as error:
+            raise KspaceFileError(str(error).replace(str(temporary), str(path))) from None
+
+
+def write_submission(path: str | os.PathLike[str], volume: ArrayLike, *, overwrite: bool = False) -> None:
+    """Write reconstructions in fastMRI's submission format (``fastmri.save_reconstructions``), whole or not at all.
+
+    Args:
+        path: the file, named as the k-space file.
+        volume: magnitude (slices, h, w), stored as float32 in the dataset ``reconstruction``.
+        overwrite: replace a file that is there.
+
+    Raises:
+        ValueError: ``volume`` is not 3-D, or holds NaN or infinity.
+        OutputError: the file cannot be written, or is there already.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "file.h5"
+    >>> write_submission(target, np.zeros((2, 4, 4)))
+    >>> with h5py.File(target) as file:
+    ...     file["reconstruction"].shape
+    (2, 4, 4)
+    """
+    data = np.asarray(volume, dtype=np.float32)
+    if data.ndim != 3 or not np.isfinite(data).all():
+        raise ValueError(f"volume has shape {data.shape}; accepted: (slices, h, w), finite.")
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file["reconstruction"] = data

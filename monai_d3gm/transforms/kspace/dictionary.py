@@ -1,0 +1,208 @@
+"""MONAI dictionary transforms of a slice: a dict with ``kspace``, ``mask``, ``mu``, ``image`` and so on.
+
+With ``seed``, what is random in a slice depends on ``(seed, slice["key"])`` alone; without, on MONAI's random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import InvertibleTransform, MapTransform, Randomizable
+
+from monai_d3gm.transforms.kspace import array
+from monai_d3gm.transforms.kspace.functional import keyed_generator
+
+__all__ = [
+    "CartesianMaskd",
+    "CropReadoutd",
+    "CropToAcquiredBandd",
+    "NormalizeKspaced",
+    "SimulateKspaced",
+    "ZeroFilledd",
+]
+
+
+class CropToAcquiredBandd(MapTransform):
+    """Dictionary form of `array.CropToAcquiredBand`.
+
+    >>> CropToAcquiredBandd("image")({"image": torch.ones(1, 8, 8)})["image"].shape
+    torch.Size([1, 8, 8])
+    """
+
+    def __init__(self, keys: KeysCollection, axes: Sequence[int] = (0, 1), allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.CropToAcquiredBand(axes)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Crop each of ``keys``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform(result[key])
+        return result
+
+
+class SimulateKspaced(Randomizable, MapTransform):
+    """Dictionary form of `array.SimulateKspace`: reads a magnitude, writes the simulated acquisition.
+
+    Writes ``kspace``, ``noise_std``, ``sensitivity_maps`` (several coils) and replaces the magnitude by the noise-free
+    complex image (2, H, W).
+
+    Args:
+        keys: the magnitude's key, one.
+        snr, phase, coils: as in the array form.
+        seed: None, or seed that is combined with ``data["key"]``.
+
+    >>> item = SimulateKspaced("image", seed=0)({"image": torch.ones(8, 8), "key": "file:0"})
+    >>> sorted(item), item["image"].shape
+    (['image', 'key', 'kspace', 'noise_std'], torch.Size([2, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        snr: float = 50.0,
+        phase: float = np.pi,
+        coils: int = 1,
+        seed: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.SimulateKspace(snr, phase, coils)
+        self.seed = seed
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SimulateKspaced:
+        """Set the random state that is used without ``seed``."""
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Simulate the acquisition of the magnitude."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            generator = None if self.seed is None else keyed_generator(self.seed, "simulation", str(result["key"]))
+            result["kspace"], result[key], result["noise_std"], maps = self.transform(result[key], generator)
+            if maps is not None:
+                result["sensitivity_maps"] = maps
+        return result
+
+
+class CartesianMaskd(Randomizable, MapTransform):
+    """Dictionary form of `array.CartesianMask`: masks k-space and writes ``mask``.
+
+    Args:
+        keys: the k-space's key, one.
+        acceleration, mask, center_fraction: as in the array form.
+        seed: None, or seed that is combined with ``data["key"]``.
+        padding: columns outside are not sampled.
+
+    >>> item = CartesianMaskd("kspace", 4, seed=0)({"kspace": torch.ones(8, 64, dtype=torch.complex64), "key": "a:0"})
+    >>> item["mask"].shape
+    torch.Size([1, 64])
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "kspace",
+        acceleration: float = 4,
+        mask: str = "random",
+        center_fraction: float | None = None,
+        seed: int | None = None,
+        padding: tuple[int, int] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.CartesianMask(acceleration, mask, center_fraction)
+        self.seed, self.padding = seed, padding
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> CartesianMaskd:
+        """Set the random state that is used without ``seed``."""
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Mask k-space."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            seed = None
+            if self.seed is not None:
+                seed = int(keyed_generator(self.seed, "mask", str(result["key"])).integers(2**32))
+            result[key], result["mask"] = self.transform(result[key], seed, self.padding)
+        return result
+
+
+class CropReadoutd(MapTransform):
+    """Dictionary form of `array.CropReadout`.
+
+    >>> CropReadoutd("kspace", 4)({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["kspace"].shape
+    torch.Size([4, 6])
+    """
+
+    def __init__(self, keys: KeysCollection, height: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.CropReadout(height)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Crop each of ``keys``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform(result[key])
+        return result
+
+
+class ZeroFilledd(MapTransform):
+    """Dictionary form of `array.ZeroFilled`: writes ``mu`` from k-space and, where there are any, the coil maps.
+
+    >>> ZeroFilledd("kspace")({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["mu"].shape
+    torch.Size([2, 8, 6])
+    """
+
+    def __init__(self, keys: KeysCollection = "kspace", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.ZeroFilled()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write ``mu``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result["mu"] = self.transform(result[key], result.get("sensitivity_maps"))
+        return result
+
+
+class NormalizeKspaced(InvertibleTransform, MapTransform):
+    """Dictionary form of `array.NormalizeKspace`: divides each of ``keys`` by the scale of ``mu`` and writes ``scale``.
+
+    `inverse` multiplies them again.
+
+    Args:
+        keys: what is measured in the image's units: k-space, images, ``noise_std``.
+        percentile: as in the array form.
+
+    >>> item = {"kspace": torch.ones(8, 6, dtype=torch.complex64), "mu": torch.full((2, 8, 6), 3.0), "noise_std": 0.5}
+    >>> normalize = NormalizeKspaced(("kspace", "mu", "noise_std"))
+    >>> round(normalize(item)["scale"], 4), normalize.inverse(normalize(item))["noise_std"]
+    (4.2426, 0.5)
+    """
+
+    def __init__(self, keys: KeysCollection, percentile: float = 99.5, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.NormalizeKspace(percentile)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise each of ``keys``."""
+        result = dict(data)
+        _, result["scale"] = self.transform(result["mu"], result["mu"])
+        for key in self.key_iterator(result):
+            result[key] = result[key] / result["scale"]
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return each of ``keys`` to physical units."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform.inverse(result[key], result["scale"])
+        return result
