@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from monai_d3gm.consistency.base import DEFAULT_PRIOR_STD, MeasurementConsistency
-from monai_d3gm.consistency.conjugate_gradient import conjugate_gradient
+from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals
+from monai_d3gm.consistency.downsampling import DownsamplingConsistency
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft1c, fft2c, ifft1c, ifft2c
 from monai_d3gm.consistency.kspace import KspaceConsistency
+from monai_d3gm.consistency.sensitivity import CalibrationError, espirit_maps
 
 __all__ = [
     "DEFAULT_PRIOR_STD",
+    "CalibrationError",
+    "DownsamplingConsistency",
     "KspaceConsistency",
     "MeasurementConsistency",
     "channels_to_complex",
     "complex_to_channels",
-    "conjugate_gradient",
+    "conjugate_residuals",
+    "espirit_maps",
     "fft1c",
     "fft2c",
     "ifft1c",

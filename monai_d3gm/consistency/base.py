@@ -22,13 +22,23 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["DEFAULT_PRIOR_STD", "MeasurementConsistency", "PriorStd"]
+from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals, norm
+
+__all__ = ["DEFAULT_PRIOR_STD", "MeasurementConsistency", "PriorStd", "check_finite", "nearest_solution"]
 
 DEFAULT_PRIOR_STD = 0.1
 """gamma where none is given: the default `sigma_data` of the scheduler, the width of x0 - mu over training pairs."""
 
 PriorStd = Callable[[Any], Any]
 """gamma as a function of time: t, a float or a (B,) tensor, to a float or a tensor of t's shape."""
+
+_HARD_TOLERANCE = 8e-6
+"""Residual of the hard projection at which conjugate gradients stop, over ||A^H y||: inside the promised 1e-5."""
+
+_NOISY_TOLERANCE = 1e-6
+"""The same where the noise level is positive, and the system better conditioned."""
+
+_ONE = torch.ones((), dtype=torch.float64)
 
 _Self = TypeVar("_Self", bound="MeasurementConsistency")
 
@@ -80,8 +90,8 @@ class MeasurementConsistency(ABC):
         """A^H of a measurement, by default of the one given at construction, as images (B, channels, H, W)."""
 
     @abstractmethod
-    def _correct(self, x0_hat: Tensor, weight: Tensor | float) -> Tensor:
-        """The minimiser for the weight w, a float (1 is the hard projection) or of shape (B,)."""
+    def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
+        """The minimiser for the weight w, float64 on the CPU, () or (B,); 1 is the hard projection."""
 
     def __call__(self, x0_hat: Tensor, t: float | Tensor) -> Tensor:
         """The image that weighs the measurement against the prediction at time t.
@@ -101,7 +111,9 @@ class MeasurementConsistency(ABC):
         expected = (self.batch_size, *self.image_shape)
         if tuple(x0_hat.shape) != expected or not x0_hat.is_floating_point():
             raise ValueError(f"x0_hat must be real of shape {expected}, got {x0_hat.dtype} {tuple(x0_hat.shape)}")
-        return self._correct(x0_hat, 1.0 if self._hard else self._weight(t)).to(x0_hat.dtype)
+        weight = _ONE if self._hard else self._weight(t)
+        with torch.autocast(x0_hat.device.type, enabled=False):  # which would take matrix products in half precision
+            return self._correct(x0_hat, weight).to(x0_hat.dtype)
 
     def _weight(self, t: float | Tensor) -> Tensor:
         """w = gamma^2 / (gamma^2 + s^2) as float64 on the CPU, shape () or (B,); 1 where s = 0."""
@@ -163,3 +175,52 @@ class MeasurementConsistency(ABC):
             if tensor is not None:
                 setattr(moved, name, tensor.to(device))
         return moved
+
+
+def nearest_solution(x0: Tensor, data: Tensor, normal: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+    """Solve ((1 - w) + w N) x = (1 - w) x0 + w b by conjugate gradients, for the x nearest x0; differentiable in x0.
+
+    Args:
+        x0: prediction, real or complex (B, ...).
+        data: b = A^H y, like x0.
+        normal: N = A^H A, in the precision of its argument.
+        weight: w, float64 () or (B,). At 1 the residual is at most 8e-6 ||b||, below 1 at most 1e-6 w ||b||.
+
+    >>> x0, data = torch.tensor([[2.0, 5.0]]), torch.tensor([[8.0, 0.0]])
+    >>> singular = torch.diag(torch.tensor([4.0, 0.0]))
+    >>> nearest_solution(x0, data, lambda x: x @ singular.to(x.dtype), torch.ones(())).tolist()
+    [[2.0, 5.0]]
+    """
+    return _NearestSolution.apply(x0, data, normal, weight)
+
+
+class _NearestSolution(torch.autograd.Function):
+    """The solution's Jacobian is Hermitian, and its product with a gradient is the same solution with b = 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x0: Tensor, data: Tensor, normal: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+        ctx.normal, ctx.weight = normal, weight
+        size = norm(data)
+        size = torch.where(size > 0, size, norm(normal(x0)))
+        relative = torch.where(weight == 1, _HARD_TOLERANCE, _NOISY_TOLERANCE * weight)
+        column = (-1, *(1 for _ in x0.shape[1:]))
+        fit = weight.to(x0.device, x0.real.dtype).reshape(column)
+        stay = (1 - weight).to(x0.device, x0.real.dtype).reshape(column)
+        return conjugate_residuals(
+            lambda x: stay * x + fit * normal(x), stay * x0 + fit * data, x0, relative.to(size.device) * size
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        return nearest_solution(gradient, torch.zeros_like(gradient), ctx.normal, ctx.weight), None, None, None
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raise ValueError, naming the argument and the number of bad values, if x holds NaN or infinity.
+
+    >>> check_finite("kspace", torch.zeros(3))
+    """
+    bad = x.numel() - int(torch.isfinite(x).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} of {x.numel()} values that are NaN or infinite")

@@ -1,8 +1,10 @@
 """Conjugate gradients for a batch of independent Hermitian positive semi-definite systems.
 
-The recurrence is that of Hestenes and Stiefel (1952), started from zero, so that on a singular but consistent system
-it converges to the solution of least norm. Every batch element has step lengths and a stopping test of its own: the
-result does not depend on what else is in the batch.
+The variant is that of conjugate residuals (Stiefel, Comment. Math. Helv. 29, 1955): the conjugate gradient method in
+the inner product of the matrix itself. Each iterate has the smallest residual of the Krylov space, which falls
+monotonically; on the nearly singular systems of parallel imaging that takes several times fewer iterations than the
+usual variant, which minimises the error's energy. On a singular system it converges to the solution nearest its start.
+Every batch element has step lengths and a stopping test of its own: its result does not depend on the batch around it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["conjugate_gradient", "norm"]
+__all__ = ["conjugate_residuals", "norm"]
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
@@ -32,62 +34,74 @@ def norm(x: Tensor) -> Tensor:
     return _inner(x, x).sqrt()
 
 
-def conjugate_gradient(
-    operator: Callable[[Tensor], Tensor], rhs: Tensor, tolerance: Tensor, *, max_iterations: int = 500
+def conjugate_residuals(
+    operator: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    initial: Tensor,
+    tolerance: Tensor,
+    *,
+    max_iterations: int = 3000,
 ) -> Tensor:
-    """Solve M x = b for each element of a batch, from x = 0.
+    """Solve M x = b for each element of a batch.
 
-    The residual of the recurrence drifts from b - M x in single precision. When it meets the tolerance the true
-    residual is computed, and the recurrence started again from there if that one does not.
+    The recurrence runs in b's precision. Its residual drifts from the true one, so when it meets the tolerance the
+    true residual is computed in double precision, and the recurrence started again from there if that one does not.
 
     Args:
-        operator: M, Hermitian positive semi-definite and acting on each batch element alone.
-        rhs: b, real or complex (B, ...); where M is singular, b in its range.
+        operator: M, Hermitian positive semi-definite, acting on each batch element alone, in the precision of its
+            argument.
+        rhs: b, real or complex (B, ...); where M is singular, b is in its range.
+        initial: x at the start, like b.
         tolerance: largest acceptable ||b - M x||, (B,).
-        max_iterations: applications of M after which the best that was reached is returned, with a RuntimeWarning.
+        max_iterations: number after which the best that was reached is returned, with a RuntimeWarning.
 
     Returns:
         x, of b's shape and dtype.
 
     >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
-    >>> conjugate_gradient(lambda x: x @ matrix, torch.tensor([[1.0, 2.0]]), torch.tensor([1e-6]))
+    >>> rhs = torch.tensor([[1.0, 2.0]])
+    >>> conjugate_residuals(lambda x: x @ matrix.to(x.dtype), rhs, torch.zeros(1, 2), torch.tensor([1e-6]))
     tensor([[0.0909, 0.6364]])
     """
+    double = torch.complex128 if rhs.is_complex() else torch.float64
     column = (-1, *(1 for _ in rhs.shape[1:]))
-    real = torch.empty(0, dtype=rhs.dtype).real.dtype
 
     def scale(factor: Tensor, x: Tensor) -> Tensor:
-        return factor.to(real).reshape(column) * x
+        return factor.to(x.real.dtype).reshape(column) * x
 
     tolerance = tolerance.to(rhs.device, torch.float64)
-    x = torch.zeros_like(rhs)
-    residual = direction = rhs
-    energy = _inner(residual, residual)
-    restarted = True
-    for _ in range(max_iterations):
-        active = energy.sqrt() > tolerance
-        if not bool(active.any()):
-            if restarted:
-                return x
-            residual = direction = rhs - operator(x)
-            energy = _inner(residual, residual)
-            restarted = True
-            continue
-        restarted = False
+    solution = initial.to(double)
+    left = max_iterations
+    while True:
+        true_residual = rhs.to(double) - operator(solution)
+        active = norm(true_residual) > tolerance
+        if left == 0 or not bool(active.any()):
+            break
+        residual = direction = true_residual.to(rhs.dtype)
         image = operator(direction)
-        curvature = _inner(direction, image)
-        active = active & (curvature > 0)
-        step = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)
-        x = x + scale(step, direction)
-        residual = residual - scale(step, image)
-        previous, energy = energy, _inner(residual, residual)
-        direction = residual + scale(torch.where(active, energy / previous, 0.0), direction)
-    worst = float((norm(rhs - operator(x)) / tolerance).max())
-    if worst > 1:
+        residual_image = image
+        energy = _inner(residual, residual_image)
+        change = torch.zeros_like(rhs)
+        while left > 0 and bool(active.any()):
+            left -= 1
+            squared = _inner(image, image)
+            active = active & (squared > 0)
+            step = torch.where(active, energy / torch.where(active, squared, 1.0), 0.0)
+            change = change + scale(step, direction)
+            residual = residual - scale(step, image)
+            active = active & (norm(residual) > tolerance)
+            residual_image = operator(residual)
+            previous, energy = energy, _inner(residual, residual_image)
+            ratio = torch.where(active & (previous > 0), energy / previous, 0.0)
+            direction = residual + scale(ratio, direction)
+            image = residual_image + scale(ratio, image)
+        solution = solution + change
+    if bool(active.any()):
+        worst = float((norm(true_residual)[active] / tolerance[active]).max())
         warnings.warn(
-            f"conjugate gradients stopped after {max_iterations} iterations at a residual {worst:.3g} times the "
+            f"conjugate gradients stopped after {max_iterations} iterations with a residual {worst:.3g} times the "
             "tolerance: the system is close to singular",
             RuntimeWarning,
             stacklevel=2,
         )
-    return x
+    return solution.to(rhs.dtype)

@@ -15,20 +15,13 @@ is constant needs no Fourier transform in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from monai_d3gm.consistency.base import MeasurementConsistency, PriorStd
-from monai_d3gm.consistency.conjugate_gradient import conjugate_gradient, norm
+from monai_d3gm.consistency.base import MeasurementConsistency, PriorStd, check_finite, nearest_solution
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
 
 __all__ = ["KspaceConsistency"]
-
-_TOLERANCE = {torch.complex64: 2e-6, torch.complex128: 1e-10}
-"""Residual at which conjugate gradients stop, relative to ||A^H y||: inside the promised 1e-5."""
 
 
 class KspaceConsistency(MeasurementConsistency):
@@ -75,7 +68,7 @@ class KspaceConsistency(MeasurementConsistency):
         if not kspace.is_complex() or kspace.ndim != (3 if sensitivity_maps is None else 4):
             wanted = "(B, H, W), or (B, coils, H, W) with sensitivity_maps"
             raise ValueError(f"kspace must be complex of shape {wanted}, got {kspace.dtype} {tuple(kspace.shape)}")
-        _check_finite("kspace", kspace)
+        check_finite("kspace", kspace)
         super().__init__(len(kspace), noise_std, prior_std)
         self.sensitivity_maps = (
             None if sensitivity_maps is None else _fit_maps(sensitivity_maps.as_subclass(Tensor), kspace)
@@ -120,47 +113,12 @@ class KspaceConsistency(MeasurementConsistency):
         spectrum = torch.fft.fftn(image, dim=self._axes, norm="ortho")
         return torch.fft.ifftn(spectrum * self._pattern, dim=self._axes, norm="ortho")
 
-    def _correct(self, x0_hat: Tensor, weight: Tensor | float) -> Tensor:
+    def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
         image = channels_to_complex(x0_hat.to(torch.promote_types(x0_hat.dtype, self._pattern.dtype)))
-        if isinstance(weight, Tensor):
-            weight = weight.to(image.device, image.real.dtype).reshape(-1, 1, 1)
-        if self.sensitivity_maps is None:
-            return complex_to_channels(image + weight * (self._zero_filled - self._project(image)))
-        return complex_to_channels(_Solution.apply(image, self._zero_filled, self._normal, weight))
-
-
-class _Solution(torch.autograd.Function):
-    """x0 -> x0 + ((1 - w) + w N)^+ w (b - N x0) by conjugate gradients, for N = A^H A and b = A^H y.
-
-    Its Jacobian 1 - ((1 - w) + w N)^+ w N is Hermitian: the gradient is the same map with b = 0.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x0: Tensor, data: Tensor, normal: Callable[[Tensor], Tensor], weight: Tensor | float
-    ) -> Tensor:
-        ctx.normal, ctx.weight = normal, weight
-        predicted = normal(x0)
-        size = norm(data)
-        reference = torch.where(size > 0, size, norm(predicted))
-        reference = reference * torch.as_tensor(weight, dtype=torch.float64).flatten().to(reference.device)
-        change = conjugate_gradient(
-            lambda d: (1 - weight) * d + weight * normal(d),
-            weight * (data - predicted),
-            _TOLERANCE[x0.dtype] * reference,
-        )
-        return x0 + change
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        return _Solution.apply(gradient, torch.zeros_like(gradient), ctx.normal, ctx.weight), None, None, None
-
-
-def _check_finite(name: str, x: Tensor) -> None:
-    bad = x.numel() - int(torch.isfinite(x).sum())
-    if bad:
-        raise ValueError(f"{name} must be finite, got {bad} of {x.numel()} values that are NaN or infinite")
+        if self.sensitivity_maps is not None:
+            return complex_to_channels(nearest_solution(image, self._zero_filled, self._normal, weight))
+        change = self._zero_filled - self._project(image)
+        return complex_to_channels(image + weight.to(change.real).reshape(-1, 1, 1) * change)
 
 
 def _fit_maps(maps: Tensor, kspace: Tensor) -> Tensor:
@@ -171,7 +129,7 @@ def _fit_maps(maps: Tensor, kspace: Tensor) -> Tensor:
             f"sensitivity_maps must be complex of shape {tuple(kspace.shape)}, {(1, *kspace.shape[1:])} or "
             f"{tuple(kspace.shape[1:])}, got {maps.dtype} {tuple(maps.shape)}"
         )
-    _check_finite("sensitivity_maps", fitted)
+    check_finite("sensitivity_maps", fitted)
     return fitted.to(kspace.device)
 
 
