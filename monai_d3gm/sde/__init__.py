@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .clock import SCHEDULES, Clock
+from .discrepancy import TemporalDiscrepancy, calibrate_tau, cocycle_defect, temporal_discrepancy
+from .noise import INITIAL_STEP, keyed_noise
 from .processes import (
     PROCESSES,
     CoefficientDecoupledProcess,
@@ -13,16 +15,28 @@ from .processes import (
     VariancePreservingProcess,
     process_from_config,
 )
+from .solvers import SOLVERS, T_MIN, Step, sample, time_grid
 
 __all__ = [
-    "PROCESSES",
-    "SCHEDULES",
     "Clock",
     "CoefficientDecoupledProcess",
     "D3GMProcess",
     "DiffusionProcess",
+    "INITIAL_STEP",
     "OrnsteinUhlenbeckBridge",
     "OrnsteinUhlenbeckProcess",
+    "PROCESSES",
+    "SCHEDULES",
+    "SOLVERS",
+    "Step",
+    "T_MIN",
+    "TemporalDiscrepancy",
     "VariancePreservingProcess",
+    "calibrate_tau",
+    "cocycle_defect",
+    "keyed_noise",
     "process_from_config",
+    "sample",
+    "temporal_discrepancy",
+    "time_grid",
 ]

@@ -1,0 +1,68 @@
+"""Noise as a function of its key: (seed, item, sample, step), and of nothing else.
+
+Every image of a batch gets a stream of its own, drawn on the CPU, so that an item meets the same noise whatever the
+batch, tile, worker or device it is in. The key is hashed (BLAKE2b) to the seed of a generator; torch's CPU generator
+takes 32 bits of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Key = int | str | tuple[int | str, int | str]
+"""What names an element of a batch: an item, or an item and one of its samples. A plain key ``k`` means ``(k, 0)``."""
+
+INITIAL_STEP = -1
+"""The step under which the noise of the initial state is drawn. The steps of a trajectory count from 0."""
+
+
+def keyed_noise(shape: Sequence[int], seed: int, item: int | str, sample: int | str, step: int) -> Tensor:
+    """Standard normal noise, float32 on the CPU, which depends on the arguments alone.
+
+    Args:
+        shape: of the tensor.
+        seed: of the run.
+        item: names the image; ``1`` and ``"1"`` are two items.
+        sample: names one of the samples of that image.
+        step: index of the step, or :data:`INITIAL_STEP`.
+
+    Returns:
+        A float32 CPU tensor of that shape.
+
+    >>> bool((keyed_noise((2, 3), 0, "brain:7", 0, 4) == keyed_noise((2, 3), 0, "brain:7", 0, 4)).all())
+    True
+    >>> bool((keyed_noise((2, 3), 0, "brain:7", 0, 4) == keyed_noise((2, 3), 0, "brain:7", 1, 4)).any())
+    False
+    """
+    digest = hashlib.blake2b(repr((seed, item, sample, step)).encode(), digest_size=4).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
+
+
+def resolve_keys(items: Sequence[Key] | None, count: int) -> list[tuple[int | str, int | str]]:
+    """One (item, sample) per element of a batch.
+
+    Args:
+        items: a key per element; by default its index.
+        count: elements of the batch.
+
+    Raises:
+        ValueError: if there are not ``count`` keys, or one is not an int, a string, or a pair of these.
+
+    >>> resolve_keys([3, "a", ("a", 1)], 3)
+    [(3, 0), ('a', 0), ('a', 1)]
+    """
+    keys = range(count) if items is None else items
+    if isinstance(keys, str) or len(keys) != count:
+        raise ValueError(f"items must hold one key per batch element ({count}), got {items!r}.")
+    pairs = []
+    for key in keys:
+        pair = key if isinstance(key, tuple) else (key, 0)
+        if len(pair) != 2 or not all(type(part) in (int, str) for part in pair):
+            raise ValueError(f"items must hold ints, strings, or pairs (item, sample) of these, got {key!r}.")
+        pairs.append(pair)
+    return pairs

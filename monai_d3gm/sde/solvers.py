@@ -1,0 +1,399 @@
+"""Sampling: from the prior, or from an estimate, back to a clean image, by the curves of a process alone.
+
+With the data prediction ``x0_hat = D(x_t, mu, t)``, ``rho = ln(a / c)`` and ``eta >= 0``, the reverse equations that
+share the marginals of the process are, in ``rho`` (which rises as ``t`` falls) and for ``y = (x - b mu) / c``,
+
+    dy = (1 + eta^2) e^rho x0_hat drho - eta^2 y drho + sqrt(2) eta dW:
+
+``eta = 0`` is the probability-flow equation, ``eta = 1`` the reverse equation of the paper. :func:`exponential`
+integrates its linear part exactly; at order 1 it is the exact posterior step for ``eta = 1`` and DDIM for ``eta = 0``.
+:func:`euler_maruyama` is the paper's solver, the Euler-Maruyama step in ``t``. A solver is a pure function of one
+signature that gives the law of the next state; :func:`sample` runs the loop, draws the noise and calls the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .noise import INITIAL_STEP, Key, keyed_noise, resolve_keys
+from .processes import DiffusionProcess, check_images, computing_dtype
+
+T_MIN = 0.02
+"""The last time but 0 of the ``rho`` grid."""
+
+_GRIDS = ("rho", "t")
+_MAX_ORDER = 3
+
+
+class Solver(Protocol):
+    """One step of a solver, as a pure function: the Gaussian law of the state at ``s``, given that at ``t > s > 0``."""
+
+    def __call__(
+        self,
+        process: DiffusionProcess,
+        x: Tensor,
+        mu: Tensor,
+        t: float,
+        s: float,
+        predictions: Sequence[tuple[float, Tensor]],
+        *,
+        order: int,
+        eta: float,
+    ) -> tuple[Tensor, float]: ...
+
+
+def exponential(
+    process: DiffusionProcess,
+    x: Tensor,
+    mu: Tensor,
+    t: float,
+    s: float,
+    predictions: Sequence[tuple[float, Tensor]],
+    *,
+    order: int,
+    eta: float,
+) -> tuple[Tensor, float]:
+    """Exponential multistep integrator in ``rho`` with the data prediction.
+
+    ``x_s = b_s mu + (c_s / c_t) e^{-eta^2 h} (x_t - b_t mu) + a_s int_0^h k e^{-k (h - v)} p(v) dv
+    + c_s sqrt(1 - e^{-2 eta^2 h}) z`` with ``h = rho_s - rho_t``, ``k = 1 + eta^2`` and ``p`` the polynomial in
+    ``rho - rho_t`` through the last ``order`` predictions, integrated exactly.
+
+    Args:
+        process: gives the curves; a and c must be above 0 at ``t`` and ``s``.
+        x: state at ``t`` (B, ...).
+        mu: degraded images, of the same shape.
+        t: the time of ``x``.
+        s: the time to go to, ``0 < s < t``.
+        predictions: (time, x0_hat), the latest first, the first one at ``t``.
+        order: predictions to use at most, 1 to 3; at most 2 where ``eta > 0``.
+        eta: share of noise: 0 deterministic, 1 the reverse equation's own.
+
+    Returns:
+        Mean and standard deviation of the state at ``s``.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> x = torch.zeros(1, 1, 2, 2)
+    >>> mean, std = exponential(D3GMProcess(), x, x, 0.5, 0.25, [(0.5, x)], order=1, eta=0.0)
+    >>> std
+    0.0
+    """
+    (_, b_t, c_t), (a_s, b_s, c_s) = _floats(process, t), _floats(process, s)
+    rho_t = float(process.rho(t))
+    h = float(process.rho(s)) - rho_t
+    used = predictions[:order]
+    nodes = [float(process.rho(time)) - rho_t for time, _ in used]
+    keep = c_s / c_t * math.exp(-(eta**2) * h)
+    mean = keep * x + (b_s - keep * b_t) * mu
+    for weight, (_, x0_hat) in zip(_multistep_weights(nodes, h, 1 + eta**2), used, strict=True):
+        mean = mean + (a_s * weight) * x0_hat
+    return mean, c_s * math.sqrt(-math.expm1(-2 * eta**2 * h))
+
+
+def euler_maruyama(
+    process: DiffusionProcess,
+    x: Tensor,
+    mu: Tensor,
+    t: float,
+    s: float,
+    predictions: Sequence[tuple[float, Tensor]],
+    *,
+    order: int,
+    eta: float,
+) -> tuple[Tensor, float]:
+    """The paper's solver: one Euler-Maruyama step of the reverse equation in ``t``, whatever ``order``.
+
+    With the forward equation ``dx = (f x + h mu) dt + g dW`` and the score that ``x0_hat`` stands for,
+    ``x_s = x_t - (t - s) [f x_t + h mu - (1 + eta^2) / 2 g^2 score] + eta g sqrt(t - s) z``; ``eta = 1`` is the
+    paper's. Explicit, so it needs many steps, with ``t - s`` small against ``c^2 / g^2``.
+
+    Args:
+        process: gives curves and forward equation; a and c must be above 0 at ``t``.
+        x: state at ``t`` (B, ...).
+        mu: degraded images, of the same shape.
+        t: the time of ``x``.
+        s: the time to go to, ``0 < s < t``.
+        predictions: (time, x0_hat), the latest first, the first one at ``t``.
+        order: not used: the method is of one order.
+        eta: share of noise: 0 the Euler step of the probability-flow equation, 1 the reverse equation's own.
+
+    Returns:
+        Mean and standard deviation of the state at ``s``.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> x = torch.zeros(1, 1, 2, 2)
+    >>> mean, std = euler_maruyama(D3GMProcess(), x, x, 0.5, 0.49, [(0.5, x)], order=1, eta=1.0)
+    >>> std > 0
+    True
+    """
+    a, b, c = _floats(process, t)
+    f, h, g = (float(coefficient) for coefficient in process.forward_sde(t))
+    step = t - s
+    pull = step * (1 + eta**2) / 2 * (g / c) ** 2
+    x0_hat = predictions[0][1]
+    mean = (1 - step * f - pull) * x + (pull * b - step * h) * mu + (pull * a) * x0_hat
+    return mean, eta * g * math.sqrt(step)
+
+
+SOLVERS: dict[str, Solver] = {"exponential": exponential, "euler_maruyama": euler_maruyama}
+"""The solvers by name."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What :func:`sample`'s ``callback`` sees after each evaluation.
+
+    Attributes:
+        index: of the evaluation, from 0.
+        t: its time.
+        x: the state there (B, ...).
+        x0_hat: the prediction, clipped and corrected as asked for.
+    """
+
+    index: int
+    t: float
+    x: Tensor
+    x0_hat: Tensor
+
+
+def time_grid(
+    process: DiffusionProcess, steps: int, grid: str = "rho", *, start: float = 1.0, t_min: float = T_MIN
+) -> Tensor:
+    """The times of a trajectory of ``steps`` evaluations, one at each time but the last.
+
+    ``t``: uniform in ``t`` from ``start`` to 0. ``rho``: ``steps`` times uniform in ``rho`` from ``start`` to
+    ``t_min``, then 0. Where ``a(start) = 0`` (the bridge at ``t = 1``), rho is not finite at ``start``, and the times
+    after it are uniform in rho from ``start - t_min`` on.
+
+    Args:
+        process: gives rho.
+        steps: evaluations, at least 1.
+        grid: ``rho`` or ``t``.
+        start: the first time, in (0, 1].
+        t_min: the last time but 0 of the ``rho`` grid, in (0, start).
+
+    Returns:
+        ``steps + 1`` decreasing times, float64 on the CPU: ``start`` first, 0 last.
+
+    Raises:
+        ValueError: if an argument is out of range, or the grid unknown.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> time_grid(D3GMProcess(), 4, "t").tolist()
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be an integer, at least 1, got {steps!r}.")
+    if grid not in _GRIDS:
+        raise ValueError(f"grid must be one of {', '.join(_GRIDS)}, got {grid!r}.")
+    if not 0 < start <= 1:
+        raise ValueError(f"start must lie in (0, 1], got {start!r}.")
+    if grid == "t":
+        return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
+    if not 0 < t_min < start:
+        raise ValueError(f"t_min must lie in (0, start = {start}), got {t_min!r}.")
+    known = math.isfinite(float(process.rho(start)))
+    first = start if known else start - t_min
+    if not t_min < first:
+        raise ValueError(f"t_min must lie below {start / 2} where rho(start) is infinite, got {t_min!r}.")
+    # From the end, so that of two times one is t_min: linspace of one point is its first.
+    inner = torch.linspace(
+        float(process.rho(t_min)), float(process.rho(first)), steps if known else steps - 1, dtype=torch.float64
+    )
+    times = torch.cat([process.time_of_rho(inner).flip(0), torch.zeros(1, dtype=torch.float64)])
+    if not known:
+        return torch.cat([torch.tensor([start], dtype=torch.float64), times])
+    times[0] = start  # exactly, and for one evaluation in place of t_min
+    return times
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Callable[[Tensor, Tensor, float], Tensor],
+    mu: Tensor,
+    process: DiffusionProcess,
+    *,
+    steps: int = 5,
+    solver: str = "exponential",
+    order: int = 2,
+    eta: float = 0.0,
+    temperature: float = 1.0,
+    grid: str = "rho",
+    times: Sequence[float] | Tensor | None = None,
+    state: Tensor | None = None,
+    start: float = 1.0,
+    initial: Tensor | None = None,
+    seed: int = 0,
+    items: Sequence[Key] | None = None,
+    clip: tuple[float, float] | None = None,
+    correct: Callable[[Tensor, float], Tensor] | None = None,
+    callback: Callable[[Step], None] | None = None,
+) -> Tensor:
+    """Draw clean images given degraded ones, by the reverse process from ``t = 1`` (or ``start``) to 0.
+
+    The step to ``t = 0`` returns the last prediction. Where ``c = 0`` at the first time (the bridge, ``x_1 = mu``), the
+    first step draws from the marginal at the next time whatever ``eta`` and ``order``, and multistep history starts
+    after it. Noise is keyed by (seed, item, sample, step): a trajectory that is continued from ``state`` counts its
+    steps from 0 again, so give it another seed. Computes in ``mu``'s dtype, half precisions in float32; no gradients.
+
+    Args:
+        denoiser: ``(x_t, mu, t) -> x0_hat``, with ``t`` a float.
+        mu: degraded images (B, ...), finite.
+        process: the diffusion process.
+        steps: evaluations of the denoiser, at least 1.
+        solver: name of one of :data:`SOLVERS`.
+        order: of the exponential solver, 1 to 3; at most 2 where ``eta > 0``.
+        eta: share of noise in each step, at least 0: 0 the probability-flow equation, 1 the reverse equation.
+        temperature: multiplies all noise drawn, the initial state's too; at least 0.
+        grid: ``rho`` or ``t``, see :func:`time_grid`.
+        times: decreasing times in [0, 1], at least two, in place of ``steps``, ``grid`` and ``start``. If the last is
+            above 0, the state there is returned.
+        state: the state at the first time, in place of a drawn one.
+        start: the first time, in (0, 1]. Below 1 it needs ``initial`` or ``state``.
+        initial: an estimate of the clean images to start from (reverse initialisation): the first state is drawn from
+            its marginal at the first time.
+        seed: of the noise.
+        items: a key per batch element, int, string or (item, sample); by default its index.
+        clip: (low, high) to clip each prediction to, or None.
+        correct: ``(x0_hat, t) -> x0_hat``, applied to each prediction after clipping: measurement consistency.
+        callback: called with each :class:`Step`.
+
+    Returns:
+        Images of ``mu``'s shape and dtype.
+
+    Raises:
+        ValueError: if an argument is out of range, unknown, not finite, does not fit ``mu``, or contradicts another.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> clean, mu = torch.full((1, 1, 4, 4), 0.7), torch.full((1, 1, 4, 4), 0.5)
+    >>> restored = sample(lambda x, mu, t: clean, mu, D3GMProcess(), steps=3)
+    >>> bool((restored == clean).all())
+    True
+    """
+    check_images(mu=mu)
+    step_of = _check_method(solver, order, eta, temperature, clip)
+    moments = _resolve_times(process, steps, grid, times, start)
+    _check_start(moments[0], mu, state, initial)
+    keys = resolve_keys(items, mu.shape[0])
+    dtype = computing_dtype(mu.dtype)
+    condition = mu.to(dtype)
+
+    def noise(step: int) -> Tensor:
+        drawn = torch.stack([keyed_noise(mu.shape[1:], seed, item, which, step) for item, which in keys])
+        return drawn.to(condition)
+
+    if state is not None:
+        x = state.to(condition)
+    else:
+        if initial is None:
+            mean, std = process.prior(condition)
+        else:
+            mean, std = process.marginal(initial.to(condition), condition, moments[0])
+        x = mean + temperature * std * noise(INITIAL_STEP)
+
+    predictions: list[tuple[float, Tensor]] = []
+    for index, (t, s) in enumerate(zip(moments, moments[1:], strict=False)):
+        x0_hat = denoiser(x, condition, t)
+        if x0_hat.shape != x.shape:
+            raise ValueError(f"denoiser must return the shape of x_t, {tuple(x.shape)}, got {tuple(x0_hat.shape)}.")
+        x0_hat = x0_hat.to(dtype)
+        if clip is not None:
+            x0_hat = x0_hat.clamp(*clip)
+        if correct is not None:
+            x0_hat = correct(x0_hat, t)
+        if callback is not None:
+            callback(Step(index, t, x, x0_hat))
+        if s == 0:
+            x = x0_hat
+            continue
+        if float(process.noise_std(t)) == 0:
+            a, b, spread = _floats(process, s)
+            mean = a * x0_hat + b * condition
+        else:
+            predictions = [(t, x0_hat), *predictions[: order - 1]]
+            mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=eta)
+        x = mean + temperature * spread * noise(index) if temperature * spread > 0 else mean
+    return x.to(mu.dtype)
+
+
+def _check_method(solver: str, order: int, eta: float, temperature: float, clip: tuple[float, float] | None) -> Solver:
+    """The solver of that name, the options checked."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}.")
+    if order not in range(1, _MAX_ORDER + 1):
+        raise ValueError(f"order must be 1, 2 or 3, got {order!r}.")
+    for name, value in (("eta", eta), ("temperature", temperature)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}.")
+    if solver == "exponential" and eta > 0 and order > 2:
+        raise ValueError(f"order must be at most 2 where eta > 0, got order {order} with eta {eta}.")
+    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
+        raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}.")
+    return SOLVERS[solver]
+
+
+def _resolve_times(
+    process: DiffusionProcess, steps: int, grid: str, times: Sequence[float] | Tensor | None, start: float
+) -> list[float]:
+    if times is None:
+        return [float(time) for time in time_grid(process, steps, grid, start=start, t_min=min(T_MIN, start / 2))]
+    moments = [float(time) for time in times]
+    decreasing = all(later < earlier for earlier, later in zip(moments, moments[1:], strict=False))
+    if len(moments) < 2 or not decreasing or not (moments[0] <= 1 and moments[-1] >= 0):
+        raise ValueError(f"times must be at least two decreasing numbers in [0, 1], got {moments}.")
+    if start not in (1.0, moments[0]):
+        raise ValueError(
+            f"start must be left out or equal times[0] = {moments[0]} where times are given, got {start!r}."
+        )
+    return moments
+
+
+def _check_start(first: float, mu: Tensor, state: Tensor | None, initial: Tensor | None) -> None:
+    if state is not None and initial is not None:
+        raise ValueError("state and initial must not both be given: each sets the first state.")
+    if first < 1 and state is None and initial is None:
+        raise ValueError(f"initial must be given where sampling starts below t = 1, got start {first} and no initial.")
+    for name, image in (("mu", mu), ("state", state), ("initial", initial)):
+        if image is None:
+            continue
+        if name != "mu":
+            check_images(mu=mu, **{name: image})
+        if not bool(torch.isfinite(image).all()):
+            raise ValueError(f"{name} must be finite, got nan or infinity among its values.")
+
+
+def _floats(process: DiffusionProcess, t: float) -> tuple[float, float, float]:
+    a, b, c = process.curves(t)
+    return float(a), float(b), float(c)
+
+
+def _multistep_weights(nodes: Sequence[float], h: float, k: float) -> list[float]:
+    """Weights on the values at ``nodes`` of ``int_0^h k e^{-k (h - v)} p(v) dv``, ``p`` their interpolant."""
+    # Powers of v against the exponential: int_0^h k e^{-k (h - v)} v^n dv = k h^{n+1} n! phi_{n+1}(-k h).
+    moments = [k * h ** (n + 1) * math.factorial(n) * _phi(n + 1, -k * h) for n in range(len(nodes))]
+    weights = []
+    for i, node in enumerate(nodes):
+        coefficients, scale = [1.0], 1.0  # of prod (v - other), the lowest power first
+        for other in (*nodes[:i], *nodes[i + 1 :]):
+            coefficients = [
+                up - other * same for up, same in zip([0.0, *coefficients], [*coefficients, 0.0], strict=True)
+            ]
+            scale *= node - other
+        weights.append(sum(c * m for c, m in zip(coefficients, moments, strict=True)) / scale)
+    return weights
+
+
+def _phi(n: int, z: float) -> float:
+    """``phi_n(z) = sum_j z^j / (n + j)!``: the series near 0, elsewhere ``phi_n = (phi_{n-1} - 1/(n-1)!) / z``."""
+    if abs(z) < 1:
+        return sum(z**j / math.factorial(n + j) for j in range(18))
+    value = math.exp(z)
+    for m in range(n):
+        value = (value - 1 / math.factorial(m)) / z
+    return value
