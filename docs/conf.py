@@ -27,6 +27,7 @@ myst_heading_anchors = 4
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -35,11 +36,14 @@ html_theme = "furo"
 html_title = f"monai_d3gm {release}"
 
 
-def escape_star(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings write shapes as (B, C, *spatial); reStructuredText would read the star as the start of emphasis."""
-    lines[:] = [re.sub(r"(?<!`)\*spatial", r"\\*spatial", line) for line in lines]
+def escape_mathematics(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write |x| and (B, C, *spatial), which outside of backticks reStructuredText reads as its own marks."""
+    for index, line in enumerate(lines):
+        parts = re.split(r"(`+[^`]*`+)", line)
+        parts[::2] = [re.sub(r"\||\*(?=spatial)", r"\\\g<0>", part) for part in parts[::2]]
+        lines[index] = "".join(parts)
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", escape_star)
+    app.connect("autodoc-process-docstring", escape_mathematics)
