@@ -1,0 +1,225 @@
+"""Checkpoints: the weights of a network with the process, preconditioning and data that they were trained for.
+
+A file is ``{"model": state_dict, "d3gm": {...}}`` of tensors and plain containers, which ``torch.load`` reads with
+``weights_only``. The entry ``d3gm`` holds ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range of
+rho = ln(a/c) that the training covered: the theory's section on the denoiser says why any process inside it may use
+the weights), ``prediction_type``, ``sigma_data``, ``normalization`` and ``training``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_d3gm.networks.schedulers.d3gm import RHO_LIMIT, D3GMScheduler
+from monai_d3gm.sde import process_from_config
+
+__all__ = [
+    "CheckpointError",
+    "MAX_BYTES",
+    "build_scheduler",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+    "weights_hash",
+]
+
+MAX_BYTES = 16_000_000
+"""Largest size of a checkpoint's file."""
+
+_ENTRIES = ("process", "rho_range", "prediction_type", "sigma_data", "normalization", "training")
+_SHOWN = 3
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used or made; the message is one line and names the file and the difference."""
+
+
+def save_checkpoint(
+    path: str | PathLike[str],
+    network: nn.Module,
+    scheduler: D3GMScheduler,
+    normalization: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint whole or not at all; the same content gives the same bytes.
+
+    Args:
+        path: the file; its folder exists.
+        network: its state is written, as tensors on the CPU; wrappers of ``DistributedDataParallel`` and
+            ``torch.compile`` are taken off.
+        scheduler: process, prediction type and sigma_d of the training. Where its ``rho_range`` is None, the range
+            from t = 1 to its first timestep is stated.
+        normalization: how the images were scaled; plain containers.
+        training: data and budget; plain containers.
+
+    Raises:
+        CheckpointError: the file would hold other than tensors and plain containers, be above 16 MB, or cannot be
+            written.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+        >>> network = ConditionalNAFNet(width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+        >>> target = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> save_checkpoint(target, network, D3GMScheduler(), {"percentile": 99.5}, {"steps": 0})
+        >>> load_checkpoint(target, network)["training"]
+        {'steps': 0}
+    """
+    target = Path(path)
+    for wrapper in ("_orig_mod", "module"):
+        network = getattr(network, wrapper, network)
+    process = scheduler.process
+    rho_range = scheduler.rho_range
+    if rho_range is None:
+        ends = process.rho(torch.tensor([1.0, 1.0 / scheduler.num_train_timesteps])).clamp(-RHO_LIMIT, RHO_LIMIT)
+        rho_range = (float(ends[0]), float(ends[1]))
+    content = {
+        "model": {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()},
+        "d3gm": {
+            "process": process.config(),
+            "rho_range": list(rho_range),
+            "prediction_type": scheduler.prediction_type,
+            "sigma_data": scheduler.sigma_data,
+            "normalization": dict(normalization),
+            "training": dict(training),
+        },
+    }
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
+            torch.save(content, file)
+        size = temporary.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {MAX_BYTES / 1e6:.0f}.")
+        read_checkpoint(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from error
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(temporary), str(target))) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint's entries ``model`` and ``d3gm``, checked for their form.
+
+    Raises:
+        CheckpointError: the file is missing, is no checkpoint, or holds other than tensors and plain containers.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such checkpoint file.")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle raise many kinds for a damaged or foreign file
+        raise CheckpointError(f"{file}: not a checkpoint of tensors and plain containers, or damaged.") from error
+    model, info = (content.get(name) if isinstance(content, dict) else None for name in ("model", "d3gm"))
+    if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise CheckpointError(f"{file}: not a D3GM checkpoint: it has no entry 'model' of named tensors.")
+    missing = [name for name in _ENTRIES if not isinstance(info, dict) or name not in info]
+    if missing:
+        raise CheckpointError(f"{file}: not a D3GM checkpoint: its entry 'd3gm' lacks {', '.join(missing)}.")
+    return {"model": model, "d3gm": info}
+
+
+def load_checkpoint(
+    path: str | PathLike[str], network: nn.Module, scheduler: D3GMScheduler | None = None
+) -> dict[str, Any]:
+    """Put a checkpoint's weights into ``network``, and hold ``scheduler`` to what they were trained for.
+
+    The scheduler's ``rho_range`` becomes the checkpoint's. Nothing is changed where an error is raised.
+
+    Args:
+        path: the file.
+        network: of the architecture that was trained.
+        scheduler: the scheduler that the weights are to be used with; None to leave the check to the caller, who may
+            make the one of the training by :func:`build_scheduler`.
+
+    Returns:
+        The entry ``d3gm``.
+
+    Raises:
+        CheckpointError: the file is missing or no checkpoint; its tensors do not fit the network; or the scheduler has
+            another prediction type or sigma_d, or a process outside the trained range of rho.
+    """
+    content = read_checkpoint(path)
+    info: dict[str, Any] = content["d3gm"]
+    _check_tensors(Path(path), content["model"], network.state_dict())
+    if scheduler is not None:
+        _check_scheduler(Path(path), info, scheduler)
+    network.load_state_dict(content["model"], strict=True)
+    return info
+
+
+def build_scheduler(info: Mapping[str, Any]) -> D3GMScheduler:
+    """The scheduler of the training, from the entry ``d3gm`` that :func:`load_checkpoint` returns.
+
+    Example:
+        >>> info = {"process": D3GMScheduler().process.config(), "rho_range": [-3.0, 9.0]}
+        >>> build_scheduler(info | {"prediction_type": "sample", "sigma_data": 0.1}).prediction_type
+        'sample'
+    """
+    return D3GMScheduler(
+        process_from_config(info["process"]),
+        prediction_type=info["prediction_type"],
+        sigma_data=info["sigma_data"],
+        rho_range=info["rho_range"],
+    )
+
+
+def weights_hash(path: str | PathLike[str]) -> str:
+    """The SHA-256 of a checkpoint's file, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file is missing or cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: the checkpoint file cannot be read: {error.strerror or error}.") from error
+
+
+def _check_tensors(path: Path, stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    differences = {
+        "lacks": [name for name in wanted if name not in stored],
+        "has besides": [name for name in stored if name not in wanted],
+        "has other shapes:": [
+            f"{name} {tuple(stored[name].shape)} for {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in stored and stored[name].shape != tensor.shape
+        ],
+    }
+    found = [
+        f"{verb} {', '.join(names[:_SHOWN])}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        for verb, names in differences.items()
+        if names
+    ]
+    if found:
+        raise CheckpointError(f"{path}: the checkpoint does not fit the network: it {'; it '.join(found)}.")
+
+
+def _check_scheduler(path: Path, info: Mapping[str, Any], scheduler: D3GMScheduler) -> None:
+    if scheduler.prediction_type != info["prediction_type"]:
+        raise CheckpointError(
+            f"{path}: prediction_type is {scheduler.prediction_type!r}; the network was trained for "
+            f"{info['prediction_type']!r}."
+        )
+    if abs(scheduler.sigma_data - info["sigma_data"]) > 1e-6 * info["sigma_data"]:
+        raise CheckpointError(
+            f"{path}: sigma_data is {scheduler.sigma_data}; the network was trained with {info['sigma_data']}."
+        )
+    before = scheduler.rho_range
+    scheduler.rho_range = (float(info["rho_range"][0]), float(info["rho_range"][1]))
+    try:
+        scheduler.check_coverage()
+    except ValueError as error:
+        scheduler.rho_range = before
+        raise CheckpointError(f"{path}: {error}.") from error
