@@ -13,9 +13,11 @@ from monai_d3gm.data.fastmri import (
 )
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
+from monai_d3gm.data.sampler import ConsecutiveSampler
 from monai_d3gm.data.simulation import SimulatedKspaceDataset
 
 __all__ = [
+    "ConsecutiveSampler",
     "EncodingHeader",
     "InputVolume",
     "KspaceFile",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from monai_d3gm.consistency.fourier import ifft2c
+from monai_d3gm.consistency.sensitivity import espirit_maps
 from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, open_kspace
 from monai_d3gm.data.nifti import VolumeFileError, read_magnitude
 from monai_d3gm.transforms.kspace import CartesianMaskd, CropReadoutd, NormalizeKspaced, SimulateKspaced, ZeroFilled
@@ -128,7 +129,8 @@ class KspaceSliceDataset(Dataset):
     no truth is known; ``sensitivity_maps`` complex64 (coils, H, W) for several coils; ``noise_std``;
     ``scale``, physical = normalised * scale; ``crop`` (h, w), the central part of the image that is written, or
     None for all; ``transposed``, True where ``axis`` is "frequency": rows and columns of all of these are then
-    exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into `volumes`; ``affine``.
+    exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into `volumes`;
+    ``affine``.
 
     Args:
         inputs: files or folders of fastMRI .h5 and NIfTI files; the content decides.
@@ -268,10 +270,10 @@ class KspaceSliceDataset(Dataset):
         if min(kept) < 1 or affine is None:
             logger.info("%s: interpolated; kept %.2f of the band along rows, %.2f along columns.", path, *kept)
         self._loaded = (path, data)
-        used = source.data.any(axis=(0, 1))
+        used: NDArray[np.bool_] = np.any(source.data, axis=(0, 1))
         skipped = tuple(np.flatnonzero(~used).tolist())
         if skipped:
-            logger.warning("%s: slices that are zero everywhere are skipped: %s", path, list(skipped))
+            logger.warning("%s: %d of %d slices are zero everywhere; they are skipped.", path, len(skipped), len(used))
         self._check_mask(path, *data.shape[:2])
         return InputVolume(
             path=path,
@@ -327,8 +329,6 @@ class KspaceSliceDataset(Dataset):
             item["kspace"] = full * item["mask"]
         maps = None
         if file.coils:
-            from monai_d3gm.consistency.sensitivity import espirit_maps
-
             maps = item["sensitivity_maps"] = espirit_maps(item["kspace"], item["mask"])
         item["mu"] = ZeroFilled()(item["kspace"], maps)
         if file.mask is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,20 +58,15 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
         raise OutputError(
             f"{target} exists; give another name" + ("." if target.is_dir() else " or allow overwriting.")
         )
-    stem, suffixes = target.name.split(".")[0], "".join(target.suffixes[-2:])
+    temporary = target.with_name(f".{secrets.token_hex(8)}{''.join(target.suffixes[-2:])}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{stem[:40]}.", suffix=suffixes, dir=target.parent)
+        temporary.open("xb").close()
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -171,6 +171,7 @@ class SimulatedKspaceDataset(Dataset):
             "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
             "scale": torch.tensor(scale, dtype=torch.float32),
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
+            "index": index,
             "key": f"{volume.name}:{axis}:{number}:{index}",
         }
 

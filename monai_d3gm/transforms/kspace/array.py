@@ -36,7 +36,7 @@ class CropToAcquiredBand(Transform):
         """Return the image (C, ...) on the voxels that were acquired; the first channel is examined."""
         data = np.asarray(img)
         affine = img.affine.numpy() if isinstance(img, MetaTensor) else None
-        meta = dict(img.meta) if isinstance(img, MetaTensor) else None
+        meta = {k: v for k, v in img.meta.items() if k != "affine"} if isinstance(img, MetaTensor) else None
         first, shares, new_affine = functional.crop_to_acquired_band(data[0], self.axes, affine)
         channels = [first]
         for channel in data[1:]:

@@ -27,9 +27,10 @@ CENTER_LINES_PER_ACCELERATION = 0.32
 FOREGROUND_LEVEL = 0.1
 """A pixel is foreground where its magnitude exceeds this share of the 99.5th percentile."""
 
-_EDGE_DECADES = 1.0
-_EDGE_HALF_WIDTH = 0.075
+_EDGE_RATIO = 2.5
+_EDGE_HALF_WIDTH = 0.025
 _EDGE_FROM = 0.35
+_EDGE_MIN_SIZE = 64
 
 
 def keyed_generator(seed: int, *key: str | int) -> np.random.Generator:
@@ -55,8 +56,8 @@ def acquired_fraction(volume: NDArray[np.floating], axis: int) -> float:
 
     Scanners interpolate by filling k-space with zeros, so that the energy falls steeply where the acquired band ends.
     Taking the magnitude spreads some energy beyond. The edge is where the logarithm of the mean power along ``axis``
-    falls fastest: by at least a factor of 10 within 0.15 of the Nyquist frequency, and not in the lowest 0.35 of the
-    band, where every image falls steeply.
+    falls fastest, if it falls there by a factor of 2.5 within 0.05 of the Nyquist frequency (anatomy falls by less than
+    1.6) and lies outside the lowest 0.35 of the band, where every image falls steeply.
 
     Args:
         volume: magnitude image of any rank.
@@ -64,30 +65,28 @@ def acquired_fraction(volume: NDArray[np.floating], axis: int) -> float:
 
     Returns:
         The edge as a share of the Nyquist frequency, in (0.35, 1]; 1.0 where no edge is found or where the axis
-        has fewer than 32 voxels.
+        has fewer than 64 voxels.
 
-    >>> white = np.random.default_rng(0).normal(size=(64, 128))
+    >>> white = np.random.default_rng(0).normal(size=(256, 128))
     >>> acquired_fraction(white, 1)
     1.0
     """
     size = volume.shape[axis]
-    if size < 32:
-        return 1.0
     lines = np.moveaxis(volume, axis, -1).reshape(-1, size)
     lines = lines[lines.any(axis=1)]
-    if not len(lines):
+    if size < _EDGE_MIN_SIZE or not len(lines):
         return 1.0
     lines = lines[:: max(1, len(lines) // 4096)].astype(np.float32)
-    power = (np.abs(np.fft.rfft(lines, axis=1)) ** 2).mean(axis=0)
-    log_power = np.log10(np.maximum(power, 1e-12 * power.max()))
-    smoothing = max(1, round(0.025 * size / 2))
-    kernel = np.full(2 * smoothing + 1, 1 / (2 * smoothing + 1))
-    smooth = np.convolve(np.pad(log_power, smoothing, mode="edge"), kernel, mode="valid")
-    half = max(2, round(_EDGE_HALF_WIDTH * size / 2))
-    bins = np.arange(max(half, int(_EDGE_FROM * size / 2) + 1), len(smooth) - half)
-    drop = smooth[bins - half] - smooth[bins + half]
-    edge = int(drop.argmax())
-    return float(bins[edge] / (size / 2)) if drop[edge] >= _EDGE_DECADES else 1.0
+    power = (np.abs(np.fft.rfft(lines, axis=1)) ** 2).mean(axis=0)[:-1]
+    log_power = np.log(np.maximum(power, 1e-12 * power.max()))
+    half = max(1, round(_EDGE_HALF_WIDTH * size / 2))
+    margin = max(1, half // 2)
+    kernel = np.full(2 * margin + 1, 1 / (2 * margin + 1))
+    smooth = np.convolve(np.pad(log_power, margin, mode="edge"), kernel, mode="valid")
+    bins = np.arange(int(_EDGE_FROM * size / 2) + 1, len(smooth) - half - margin)
+    fall = smooth[bins - half] - smooth[bins + half]
+    edge = int(fall.argmax())
+    return float(bins[edge] / (size / 2)) if fall[edge] >= np.log(_EDGE_RATIO) else 1.0
 
 
 def truncate_band(volume: NDArray[np.floating], axis: int, size: int) -> NDArray[np.float32]:
