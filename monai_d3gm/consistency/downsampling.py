@@ -77,7 +77,7 @@ class DownsamplingConsistency(MeasurementConsistency):
                 f"{tuple(low_resolution.shape)}"
             )
         check_finite("low_resolution", low_resolution)
-        factors = (factor, factor) if isinstance(factor, int) else tuple(factor)
+        factors = factor if isinstance(factor, (tuple, list)) else (factor, factor)
         if len(factors) != 2 or any(not isinstance(f, int) or f < 1 for f in factors):
             raise ValueError(f"factor must be an integer >= 1 or two of them, got {factor}")
         super().__init__(len(low_resolution), noise_std, prior_std)
@@ -88,7 +88,6 @@ class DownsamplingConsistency(MeasurementConsistency):
             self._operator = _Truncation(shape, factors, self.low_resolution)
         else:
             self._operator = _BlurDecimation(shape, factors, kernel.as_subclass(Tensor).to(self.low_resolution))
-        self.factor = factors
         self._back_projected = self._operator.adjoint(self.low_resolution)
 
     @property
@@ -183,10 +182,10 @@ def _truncation_matrix(n: int, factor: int) -> Tensor:
         return torch.eye(n, dtype=torch.float64)
     frequency = torch.arange(n // 2 + 1, dtype=torch.float64)
     multiplicity = torch.where((frequency == 0) | (frequency == n / 2), 1.0, 2.0)
-    # The phase is reduced modulo N in integers: its cosine is exact at any size.
-    offset = (factor * torch.arange(n)[:, None] - torch.arange(size)) % size
-    phase = (offset[..., None] * torch.arange(n // 2 + 1)) % size
-    return (torch.cos(phase * (2 * math.pi / size)) * multiplicity).sum(-1) / size
+    # Phases are reduced modulo N in integers, so that the cosines are accurate at any size.
+    phase = (torch.arange(size)[:, None] * torch.arange(n // 2 + 1)) % size
+    interpolant = (torch.cos(phase.double() * (2 * math.pi / size)) * multiplicity).sum(1) / size
+    return interpolant[(factor * torch.arange(n)[:, None] - torch.arange(size)) % size]
 
 
 def _truncation_gain(n: int, factor: int) -> Tensor:

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from operator_checks import assert_adjoint, dense, randn
+
+from monai_d3gm.consistency import DownsamplingConsistency, fft2c
+
+FACTORS = [(1, 1), (2, 2), (3, 3), (4, 2), (1, 3)]
+KERNEL = torch.tensor([[0.0, 0.1, 0.05], [0.2, 0.4, 0.1], [0.0, 0.1, 0.05]], dtype=torch.float64)
+
+
+def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(
+    st.integers(2, 6), st.integers(2, 6), st.sampled_from(FACTORS), st.sampled_from([None, torch.ones(1, 1), KERNEL])
+)
+def test_operator_has_its_adjoint(
+    height: int, width: int, factor: tuple[int, int], kernel: torch.Tensor | None
+) -> None:
+    operator = DownsamplingConsistency(uniform(2, 3, height, width), factor, kernel=kernel)
+    x = randn(2, *operator.image_shape, dtype=torch.float64)
+    assert_adjoint(operator.forward, operator.adjoint, x)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from(FACTORS))
+def test_truncation_is_the_crop_of_the_spectrum(height: int, width: int, factor: tuple[int, int]) -> None:
+    low = uniform(1, 1, height, width)
+    operator = DownsamplingConsistency(low, factor)
+    x = randn(1, *operator.image_shape, dtype=torch.float64)
+    # numpy's convention: frequencies -n//2 .. (n-1)//2 of the fine spectrum are kept. One axis after the other, the
+    # real part of the plain crop is the mean of the frequencies n/2 and -n/2.
+    expected = x
+    for dim, (n, f) in zip((-2, -1), ((height, factor[0]), (width, factor[1])), strict=True):
+        frequencies = torch.fft.fftfreq(n, 1 / n).round().long()
+        crop = torch.fft.fft(expected, dim=dim, norm="forward").index_select(dim, frequencies % (n * f))
+        expected = torch.fft.ifft(crop, dim=dim, norm="forward").real
+    assert torch.allclose(operator.forward(x), expected, rtol=0, atol=1e-12)
+
+
+def test_truncation_keeps_the_first_pixel_in_place_and_blocks_are_means() -> None:
+    # A band-limited image is sampled at 0, f, 2 f, ...: the interpolant passes through its own samples.
+    wave = torch.cos(2 * torch.pi * (torch.arange(24.0, dtype=torch.float64) / 24 - 0.1))
+    x = (0.5 + 0.3 * wave[:, None] * wave)[None, None]
+    low = uniform(1, 1, 8, 8)
+    assert torch.allclose(DownsamplingConsistency(low, 3).forward(x), x[..., ::3, ::3], rtol=0, atol=1e-12)
+    blocks = DownsamplingConsistency(low, 3, kernel=torch.ones(1, 1))
+    expected = torch.nn.functional.avg_pool2d(x, 3)
+    assert torch.allclose(blocks.forward(x), expected, rtol=0, atol=1e-12)
+
+
+def test_blur_is_a_convolution_that_keeps_constants_at_the_border() -> None:
+    operator = DownsamplingConsistency(uniform(1, 1, 4, 4), 2, kernel=KERNEL)
+    constant = torch.full((1, 1, 8, 8), 0.7, dtype=torch.float64)
+    assert torch.allclose(operator.forward(constant), torch.full((1, 1, 4, 4), 0.7, dtype=torch.float64))
+    impulse = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    impulse[..., 4, 4] = 1
+    # Convolution puts the kernel's first element at (3, 3): block means of the image with the kernel placed at 3..5.
+    image = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    image[..., 3:6, 3:6] = KERNEL
+    assert torch.allclose(operator.forward(impulse), torch.nn.functional.avg_pool2d(image, 2))
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from(FACTORS))
+def test_hard_projection_by_truncation(height: int, width: int, factor: tuple[int, int]) -> None:
+    low = uniform(2, 2, height, width)
+    consistency = DownsamplingConsistency(low, factor)
+    x = uniform(2, *consistency.image_shape, seed=1)
+    projected = consistency(x, 0.5)
+    assert torch.allclose(consistency.forward(projected), low, rtol=0, atol=1e-12)
+    assert torch.allclose(consistency(projected, 0.5), projected, rtol=0, atol=1e-12)
+    # Frequencies above the measured band are the prediction's.
+    change = fft2c(projected - x)
+    above = (torch.arange(change.shape[-2]) - change.shape[-2] // 2).abs() > height / 2
+    assert float(change[..., above, :].abs().sum()) < 1e-10
+
+
+def test_hard_projection_by_blur() -> None:
+    low = uniform(2, 1, 8, 9).float()
+    consistency = DownsamplingConsistency(low, 2, kernel=KERNEL)
+    projected = consistency(uniform(2, 1, 16, 18, seed=1).float(), 0.5)
+    residual = consistency.adjoint(consistency.forward(projected) - low)
+    assert float(residual.norm() / consistency.adjoint().norm()) <= 1e-5  # the promise of the documentation
+    assert projected.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3)])
+def test_minimiser_against_a_dense_solve(shape: tuple[int, int], noise: float, kernel: torch.Tensor | None) -> None:
+    gamma = 0.2
+    low = uniform(1, 1, *shape)
+    consistency = DownsamplingConsistency(low, 2, kernel=kernel, noise_std=noise, prior_std=gamma)
+    x0 = uniform(1, *consistency.image_shape, seed=2)
+    matrix = dense(consistency.forward, consistency.image_shape)
+    residual = (low - consistency.forward(x0)).flatten()
+    # LAPACK on the normal equations, and its pseudo-inverse for the hard projection.
+    if noise:
+        left = matrix.mT @ matrix / noise**2 + torch.eye(x0.numel(), dtype=torch.float64) / gamma**2
+        change = torch.linalg.solve(left, matrix.mT @ residual / noise**2)
+    else:
+        change = torch.linalg.pinv(matrix) @ residual
+    assert torch.allclose(consistency(x0, 0.3), x0 + change.reshape(x0.shape), atol=1e-12 if kernel is None else 1e-4)
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL])
+def test_batches_selection_and_gradient(kernel: torch.Tensor | None) -> None:
+    noise = torch.linspace(0, 0.2, 8)
+    consistency = DownsamplingConsistency(uniform(8, 1, 4, 5), (2, 3), kernel=kernel, noise_std=noise)
+    x = uniform(8, 1, 8, 15, seed=3)
+    bound = consistency.with_prior_std(lambda t: 0.1 + 0.1 * t)
+    t = torch.linspace(0, 1, 8)
+    together = bound(x, t)
+    for i in range(8):
+        assert torch.allclose(together[[i]], bound.select([i])(x[[i]], t[[i]]), atol=1e-5)
+    repeated = bound.select([2, 2, 0])
+    assert torch.allclose(repeated(x[[2, 2, 0]], t[[2, 2, 0]]), together[[2, 2, 0]], atol=1e-5)
+    assert torch.equal(bound.to("cpu")(x, t), together)
+    # Affine with a symmetric linear part: its product with a direction is the gradient.
+    direction = uniform(8, 1, 8, 15, seed=4)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad((bound(x, t) * direction).sum(), x)
+    linear = bound(direction, t) - bound(torch.zeros_like(direction), t)
+    assert torch.allclose(gradient, linear, atol=1e-4)
+
+
+def test_autocast_does_not_reach_the_projection() -> None:
+    consistency, x = DownsamplingConsistency(uniform(1, 1, 4, 4).float(), 2), uniform(1, 1, 8, 8).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = consistency(x, 0.5)
+    assert torch.equal(inside, consistency(x, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("low", "factor", "kernel", "message"),
+    [
+        (torch.zeros(1, 4, 4), 2, None, r"low_resolution must be real of shape \(B, C, h, w\)"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), 2, None, "low_resolution must be real"),
+        (torch.full((1, 1, 4, 4), float("inf")), 2, None, "low_resolution must be finite"),
+        (torch.zeros(1, 1, 4, 4), 0, None, "factor must be an integer >= 1"),
+        (torch.zeros(1, 1, 4, 4), 1.5, None, "factor must be an integer"),
+        (torch.zeros(1, 1, 4, 4), (2, 2, 2), None, "factor must be an integer"),
+        (torch.zeros(1, 1, 4, 4), 2, torch.ones(2, 3), "kernel must have shape .* odd sides"),
+        (torch.zeros(1, 1, 4, 4), 2, torch.ones(17, 1), "too large for images of shape"),
+        (torch.zeros(1, 1, 4, 4), 2, torch.full((1, 1), float("nan")), "kernel must be finite"),
+    ],
+)
+def test_bad_arguments(low: torch.Tensor, factor: int, kernel: torch.Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DownsamplingConsistency(low, factor, kernel=kernel)
+
+
+def test_bad_call() -> None:
+    with pytest.raises(ValueError, match=r"x0_hat must be real of shape \(1, 1, 8, 8\)"):
+        DownsamplingConsistency(torch.zeros(1, 1, 4, 4), 2)(torch.zeros(1, 1, 4, 4), 0.5)
