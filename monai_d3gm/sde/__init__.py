@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .clock import SCHEDULES, Clock
-from .discrepancy import TemporalDiscrepancy, calibrate_tau, cocycle_defect, temporal_discrepancy
+from .discrepancy import TemporalDiscrepancy, calibrate_tau, cocycle_defect, proposition2_bound, temporal_discrepancy
 from .noise import INITIAL_STEP, keyed_noise
 from .processes import (
     PROCESSES,
@@ -36,6 +36,7 @@ __all__ = [
     "cocycle_defect",
     "keyed_noise",
     "process_from_config",
+    "proposition2_bound",
     "sample",
     "temporal_discrepancy",
     "time_grid",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .processes import DEFAULT_STATIONARY_STD, DEFAULT_TERMINAL_DECAY, D3GMProcess, DiffusionProcess, check_images
 
-_DEFECT_TIMES = 256
+_TIMES = 256
 
 
 class TemporalDiscrepancy(NamedTuple):
@@ -67,6 +67,55 @@ def temporal_discrepancy(x0: Tensor, mu: Tensor, process: DiffusionProcess) -> T
     return TemporalDiscrepancy(kl, kl * values, w2, w2 * math.sqrt(values))
 
 
+def proposition2_bound(
+    x0: Tensor, mu: Tensor, process: DiffusionProcess, *, score_bound: float, delta: float = 0.05
+) -> Tensor:
+    """The right side of the paper's Eq. 5, as printed: a diagnostic, not a bound that is proved.
+
+    ``| (|x0 - mu|^2 - v) e^{-2 Theta(1)} + v - s^2 (C s^2 + n + 2 sqrt(-n ln delta) - 2 ln delta) |``, where
+    ``v = sigma_T^2 / (2 theta_T)`` is the stationary variance, ``sigma_t`` the diffusion coefficient (with tau in it),
+    ``s`` the largest of them and ``n`` the number of values of an image.
+
+    The paper reads it as a lower bound on ``|x0 - x0_hat|^2`` with probability at least ``1 - delta``. Its appendix E
+    arrives at ``2 v`` where Eq. 5 prints ``v``, and the derivation supports neither: it subtracts squared norms as if
+    ``|u - w|^2 >= | |u|^2 - |w|^2 |``, takes the variance of one value for that of all ``n``, and an upper tail of the
+    noise for the noise. Compare its values between processes, never with an error. Where the process does not revert
+    to ``mu``, the mean of the prior stands for it; for the bridge, ``theta`` and ``sigma`` are those of the process that
+    it conditions.
+
+    Args:
+        x0: clean images (B, ...).
+        mu: degraded images, of the same shape.
+        process: the process.
+        score_bound: C, the bound on the score's squared norm; at least 0.
+        delta: probability left out, in (0, 1).
+
+    Returns:
+        One value per image, (B,) in float64 on the CPU, in squared image units.
+
+    Raises:
+        ValueError: if shapes do not fit, a value is not finite, or an argument is out of range.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> x0, mu = torch.full((2, 1, 8, 8), 0.6), torch.full((2, 1, 8, 8), 0.5)
+    >>> tuple(proposition2_bound(x0, mu, D3GMProcess(), score_bound=1.0).shape)
+    (2,)
+    """
+    x0, mu = _double(x0, mu)
+    if not (math.isfinite(score_bound) and score_bound >= 0):
+        raise ValueError(f"score_bound must be a finite number, at least 0, got {score_bound!r}.")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie in (0, 1), got {delta!r}.")
+    times = torch.linspace(0, 1, _TIMES + 1, dtype=torch.float64)
+    sigma = process.forward_sde(times)[2]
+    stationary = sigma[-1] ** 2 / (2 * process.clock.rate(1.0))
+    largest = sigma.max() ** 2
+    n, tail = x0[0].numel(), -math.log(delta)
+    residual = (x0 - process.prior(mu)[0]).flatten(1).square().sum(1)
+    disturbance = (residual - stationary) * process.terminal_decay**2 + stationary
+    return (disturbance - largest * (score_bound * largest + n + 2 * math.sqrt(n * tail) + 2 * tail)).abs()
+
+
 def cocycle_defect(process: DiffusionProcess) -> float:
     """How far the process is from measure-preserving: ``max g / min g - 1`` with ``g = c^2 / (1 - a^2)``.
 
@@ -83,7 +132,7 @@ def cocycle_defect(process: DiffusionProcess) -> float:
     >>> cocycle_defect(D3GMProcess()) < 1e-12, cocycle_defect(OrnsteinUhlenbeckBridge()) > 1
     (True, True)
     """
-    times = torch.arange(1, _DEFECT_TIMES + 1, dtype=torch.float64) / (_DEFECT_TIMES + 1)
+    times = torch.arange(1, _TIMES + 1, dtype=torch.float64) / (_TIMES + 1)
     g = process.noise_std(times) ** 2 / -torch.expm1(-2 * process.decay_exponent(times))
     return float(g.max() / g.min() - 1)
 

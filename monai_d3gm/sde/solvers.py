@@ -280,9 +280,10 @@ def sample(
     step_of = _check_method(solver, order, eta, temperature, clip)
     moments = _resolve_times(process, steps, grid, times, start)
     _check_start(moments[0], mu, state, initial)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed must be an integer, got {seed!r}.")
     keys = resolve_keys(items, mu.shape[0])
-    dtype = computing_dtype(mu.dtype)
-    condition = mu.to(dtype)
+    condition = mu.to(computing_dtype(mu.dtype))
 
     def noise(step: int) -> Tensor:
         drawn = torch.stack([keyed_noise(mu.shape[1:], seed, item, which, step) for item, which in keys])
@@ -299,14 +300,11 @@ def sample(
 
     predictions: list[tuple[float, Tensor]] = []
     for index, (t, s) in enumerate(zip(moments, moments[1:], strict=False)):
-        x0_hat = denoiser(x, condition, t)
-        if x0_hat.shape != x.shape:
-            raise ValueError(f"denoiser must return the shape of x_t, {tuple(x.shape)}, got {tuple(x0_hat.shape)}.")
-        x0_hat = x0_hat.to(dtype)
+        x0_hat = _fitting("denoiser", denoiser(x, condition, t), x)
         if clip is not None:
             x0_hat = x0_hat.clamp(*clip)
         if correct is not None:
-            x0_hat = correct(x0_hat, t)
+            x0_hat = _fitting("correct", correct(x0_hat, t), x)
         if callback is not None:
             callback(Step(index, t, x, x0_hat))
         if s == 0:
@@ -366,6 +364,13 @@ def _check_start(first: float, mu: Tensor, state: Tensor | None, initial: Tensor
             check_images(mu=mu, **{name: image})
         if not bool(torch.isfinite(image).all()):
             raise ValueError(f"{name} must be finite, got nan or infinity among its values.")
+
+
+def _fitting(name: str, prediction: Tensor, x: Tensor) -> Tensor:
+    """A prediction in the state's dtype, its shape checked: broadcasting would hide a mistake."""
+    if prediction.shape != x.shape:
+        raise ValueError(f"{name} must return the shape of x_t, {tuple(x.shape)}, got {tuple(prediction.shape)}.")
+    return prediction.to(x.dtype)
 
 
 def _floats(process: DiffusionProcess, t: float) -> tuple[float, float, float]:
