@@ -61,7 +61,7 @@ class MeasurementConsistency(ABC):
     """Names of the attributes that are tensors with a leading axis of B (or of 1, shared by the batch)."""
 
     _shared: tuple[str, ...] = ()
-    """Names of the attributes that are tensors without a batch axis."""
+    """Names of the other attributes that move with `to`."""
 
     def __init__(self, batch_size: int, noise_std: float | Tensor, prior_std: float | PriorStd | None) -> None:
         noise = torch.as_tensor(noise_std, dtype=torch.float64).detach().cpu()

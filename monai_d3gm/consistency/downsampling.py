@@ -19,6 +19,7 @@ For blur it is solved by conjugate gradients.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -123,8 +124,7 @@ class _Truncation:
         self._gain = (gain_rows[:, None] * gain_columns[None, : shape[1] // 2 + 1]).to(like)
 
     def to(self, device: torch.device | str) -> _Truncation:
-        moved = object.__new__(_Truncation)
-        moved._shape = self._shape
+        moved = copy.copy(self)
         moved._rows, moved._columns, moved._gain = (x.to(device) for x in (self._rows, self._columns, self._gain))
         return moved
 
@@ -157,8 +157,8 @@ class _BlurDecimation:
         self._kernel = F.conv_transpose2d(kernel.flip(0, 1)[None, None], mean)
 
     def to(self, device: torch.device | str) -> _BlurDecimation:
-        moved = object.__new__(_BlurDecimation)
-        moved._margins, moved._factors, moved._kernel = self._margins, self._factors, self._kernel.to(device)
+        moved = copy.copy(self)
+        moved._kernel = self._kernel.to(device)
         return moved
 
     def forward(self, x: Tensor) -> Tensor:
