@@ -7,6 +7,7 @@ orientation, contrast (gamma), resolution (k-space truncation) and the object's 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,11 @@ class SimulatedKspaceDataset(Dataset):
             raise ValueError(f"snr is {snr}; accepted: two increasing numbers above 0.")
         if not 0 < resolution[0] <= resolution[1] <= 1:
             raise ValueError(f"resolution is {resolution}; accepted: two increasing numbers in (0, 1].")
+        for acceleration, mask, width in itertools.product(accelerations, masks, widths):
+            try:
+                cartesian_mask(width, acceleration, mask)
+            except ValueError as error:
+                raise ValueError(f"accelerations, masks or widths: {error}") from error
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.accelerations, self.masks = tuple(accelerations), tuple(masks)
         self.widths, self.height, self.strip = tuple(widths), height, strip

@@ -28,6 +28,7 @@ __all__ = [
 class CropToAcquiredBandd(MapTransform):
     """Dictionary form of `array.CropToAcquiredBand`.
 
+    >>> import torch
     >>> CropToAcquiredBandd("image")({"image": torch.ones(1, 8, 8)})["image"].shape
     torch.Size([1, 8, 8])
     """
@@ -55,6 +56,7 @@ class SimulateKspaced(Randomizable, MapTransform):
         snr, phase, coils: as in the array form.
         seed: None, or seed that is combined with ``data["key"]``.
 
+    >>> import torch
     >>> item = SimulateKspaced("image", seed=0)({"image": torch.ones(8, 8), "key": "file:0"})
     >>> sorted(item), item["image"].shape
     (['image', 'key', 'kspace', 'noise_std'], torch.Size([2, 8, 8]))
@@ -99,6 +101,7 @@ class CartesianMaskd(Randomizable, MapTransform):
         seed: None, or seed that is combined with ``data["key"]``.
         padding: columns outside are not sampled.
 
+    >>> import torch
     >>> item = CartesianMaskd("kspace", 4, seed=0)({"kspace": torch.ones(8, 64, dtype=torch.complex64), "key": "a:0"})
     >>> item["mask"].shape
     torch.Size([1, 64])
@@ -138,6 +141,7 @@ class CartesianMaskd(Randomizable, MapTransform):
 class CropReadoutd(MapTransform):
     """Dictionary form of `array.CropReadout`.
 
+    >>> import torch
     >>> CropReadoutd("kspace", 4)({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["kspace"].shape
     torch.Size([4, 6])
     """
@@ -157,6 +161,7 @@ class CropReadoutd(MapTransform):
 class ZeroFilledd(MapTransform):
     """Dictionary form of `array.ZeroFilled`: writes ``mu`` from k-space and, where there are any, the coil maps.
 
+    >>> import torch
     >>> ZeroFilledd("kspace")({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["mu"].shape
     torch.Size([2, 8, 6])
     """
@@ -182,6 +187,7 @@ class NormalizeKspaced(InvertibleTransform, MapTransform):
         keys: what is measured in the image's units: k-space, images, ``noise_std``.
         percentile: as in the array form.
 
+    >>> import torch
     >>> item = {"kspace": torch.ones(8, 6, dtype=torch.complex64), "mu": torch.full((2, 8, 6), 3.0), "noise_std": 0.5}
     >>> normalize = NormalizeKspaced(("kspace", "mu", "noise_std"))
     >>> round(normalize(item)["scale"], 4), normalize.inverse(normalize(item))["noise_std"]
