@@ -1,0 +1,183 @@
+"""The batch of a D3GM training step, for MONAI's SupervisedTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from monai.engines import DiffusionPrepareBatch
+from torch import Tensor
+
+from monai_d3gm.consistency import KspaceConsistency
+from monai_d3gm.inferers import linear_part
+from monai_d3gm.networks.schedulers import D3GMScheduler
+
+__all__ = ["D3GMPrepareBatch", "RegressionPrepareBatch", "kspace_consistency"]
+
+
+def kspace_consistency(batch: Mapping[str, Any], device: torch.device | str | None = None) -> KspaceConsistency:
+    """The measurement of a batch with ``kspace``, ``mask`` and, where present, ``sensitivity_maps``, ``noise_std``.
+
+    Example:
+        >>> batch = {"kspace": torch.ones(1, 4, 4, dtype=torch.complex64), "mask": torch.ones(1, 1, 4).bool()}
+        >>> kspace_consistency(batch).batch_size
+        1
+    """
+    maps = batch.get("sensitivity_maps")
+    return KspaceConsistency(
+        batch["kspace"].to(device),
+        batch["mask"].to(device),
+        None if maps is None else maps.to(device),
+        noise_std=batch.get("noise_std", 0.0),
+    )
+
+
+class D3GMPrepareBatch(DiffusionPrepareBatch):
+    """Draws noise and timesteps and gives the inferer mu as its condition.
+
+    A share of the batch is drawn at t = 1, where one evaluation is E[x_0 | mu]: the faithful end of the fidelity dial
+    is learned there. The rest is uniform in t, or in rho = ln(a / c).
+
+    Args:
+        scheduler: gives the process and the target.
+        condition_name: key of mu in the batch.
+        image_name: key of x_0 in the batch.
+        share_at_one: share of the batch at t = 1, from 0 to 1.
+        spread: ``t`` or ``rho``: what the rest is uniform in. ``rho`` covers the range from t = 1 to ``t_min``.
+        t_min: the earliest time drawn where the spread is ``rho``.
+        data_consistency: makes an affine correction from the batch and the device, such as
+            :func:`kspace_consistency`; its linear part is then applied to the prediction and to the target, so that
+            the loss counts only what the measurement leaves open. None for none.
+        weighting: a factor w(scheduler, timesteps) of prediction and target, such as those of `monai_d3gm.losses`;
+            None for the unit weight.
+        seed: seeds noise and times with the number of the batch: what a step draws does not depend on the steps
+            before it, so that a resumed run draws what an uninterrupted one would.
+
+    Example:
+        >>> prepare = D3GMPrepareBatch(D3GMScheduler(), share_at_one=1.0)
+        >>> batch = {"image": torch.ones(2, 1, 4, 4), "mu": torch.zeros(2, 1, 4, 4)}
+        >>> image, target, args, kwargs = prepare(batch, "cpu")
+        >>> kwargs["timesteps"]
+        tensor([999, 999])
+    """
+
+    def __init__(
+        self,
+        scheduler: D3GMScheduler,
+        condition_name: str = "mu",
+        image_name: str = "image",
+        share_at_one: float = 0.0,
+        spread: str = "t",
+        t_min: float = 0.02,
+        data_consistency: Callable[[Mapping[str, Any], torch.device | str | None], Any] | None = None,
+        weighting: Callable[[D3GMScheduler, Tensor], Tensor] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(scheduler.num_train_timesteps, condition_name)
+        if not 0 <= share_at_one <= 1:
+            raise ValueError(f"share_at_one is {share_at_one}; accepted is 0 to 1")
+        if spread not in ("t", "rho"):
+            raise ValueError(f"spread is {spread!r}; accepted are 't' and 'rho'")
+        if not 0 < t_min < 1:
+            raise ValueError(f"t_min is {t_min}; accepted is 0 to 1, both excluded")
+        self.scheduler = scheduler
+        self.condition_name: str = condition_name
+        self.image_name = image_name
+        self.share_at_one = share_at_one
+        self.spread = spread
+        self.t_min = t_min
+        self.data_consistency = data_consistency
+        self.weighting = weighting
+        self.seed = seed
+        self._generator: torch.Generator | None = None
+
+    def get_noise(self, images: Tensor) -> Tensor:
+        """Standard normal noise of the images' shape."""
+        return torch.randn(images.shape, generator=self._generator, dtype=images.dtype)
+
+    def get_timesteps(self, images: Tensor) -> Tensor:
+        """(B,) integers: the first ``share_at_one`` of the batch, on average, at t = 1."""
+        count, most = len(images), self.num_train_timesteps
+        uniform = torch.rand(count, generator=self._generator, dtype=torch.float64)
+        if self.spread == "t":
+            k = (uniform * most).floor()
+        else:
+            process = self.scheduler.process
+            upper = process.rho(self.t_min)
+            lower = process.rho(1.0).clamp(min=-upper.abs() - 20)
+            k = (process.time_of_rho(lower + uniform * (upper - lower)) * most).round() - 1
+        at_one = torch.rand(count, generator=self._generator) < self.share_at_one
+        return torch.where(at_one, most - 1, k.clamp(0, most - 1)).long()
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple, dict]:
+        """The batch for the inferer: x_0, the target, and noise, timesteps and condition as keywords."""
+        if self.seed is not None:
+            self._generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(batchdata["index"][0]))
+        x0 = batchdata[self.image_name].to(device, non_blocking=non_blocking, **kwargs)
+        mu = batchdata[self.condition_name].to(device, non_blocking=non_blocking, **kwargs)
+        timesteps = self.get_timesteps(x0)
+        noise = self.get_noise(x0).to(device, non_blocking=non_blocking)
+        target = self.scheduler.get_target(x0, noise, timesteps, mu)
+        options: dict[str, Any] = {"noise": noise, "timesteps": timesteps, "condition": mu}
+        if self.data_consistency is not None:
+            correction = self.data_consistency(batchdata, device).with_prior_std(self.scheduler.prior_std)
+            target = linear_part(correction, target, self.scheduler.time_of(timesteps))
+            options["data_consistency"] = correction
+        if self.weighting is not None:
+            options["weight"] = self.weighting(self.scheduler, timesteps).to(x0)
+            target = target * options["weight"].reshape(-1, *(1,) * (target.ndim - 1))
+        return x0, target, (), options
+
+
+class RegressionPrepareBatch(DiffusionPrepareBatch):
+    """The batch of a training step of `monai_d3gm.inferers.RegressionInferer`: mu, and (x_0 - mu) / sigma_d.
+
+    Args:
+        scheduler: gives sigma_d and gamma_1.
+        condition_name: key of mu in the batch.
+        image_name: key of x_0 in the batch.
+        data_consistency: as for :class:`D3GMPrepareBatch`.
+
+    Example:
+        >>> prepare = RegressionPrepareBatch(D3GMScheduler(sigma_data=0.1))
+        >>> mu, target, args, kwargs = prepare({"image": torch.ones(1, 1, 2, 2), "mu": torch.zeros(1, 1, 2, 2)}, "cpu")
+        >>> float(target[0, 0, 0, 0])
+        10.0
+    """
+
+    def __init__(
+        self,
+        scheduler: D3GMScheduler,
+        condition_name: str = "mu",
+        image_name: str = "image",
+        data_consistency: Callable[[Mapping[str, Any], torch.device | str | None], Any] | None = None,
+    ) -> None:
+        super().__init__(scheduler.num_train_timesteps, condition_name)
+        self.scheduler = scheduler
+        self.condition_name: str = condition_name
+        self.image_name = image_name
+        self.data_consistency = data_consistency
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple, dict]:
+        """The batch for the inferer: mu, the target, and the consistency as a keyword."""
+        x0 = batchdata[self.image_name].to(device, non_blocking=non_blocking, **kwargs)
+        mu = batchdata[self.condition_name].to(device, non_blocking=non_blocking, **kwargs)
+        target = (x0 - mu) / self.scheduler.sigma_data
+        if self.data_consistency is None:
+            return mu, target, (), {}
+        correction = self.data_consistency(batchdata, device).with_prior_std(self.scheduler.prior_std)
+        target = linear_part(correction, target, torch.tensor(1.0))
+        return mu, target, (), {"data_consistency": correction}

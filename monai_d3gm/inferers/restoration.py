@@ -1,0 +1,295 @@
+"""Restoration by sampling: the one door for k-space, super-resolution and photographs.
+
+Splits the work (slices of volumes, several samples, batches that fit into memory), tiles the denoiser where an image is
+too large, holds the measurement at every step, and gathers samples into mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, sliding_window_inference
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from monai_d3gm.inferers.diffusion import autocast_dtype
+from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import T_MIN, Step, sample, time_grid
+
+__all__ = ["RestorationInferer"]
+
+logger = logging.getLogger(__name__)
+
+Correction = Callable[[Tensor, Any], Tensor]
+
+
+class RestorationInferer(Inferer):
+    r"""Restores degraded images by sampling x_0 given mu; keeps no state between calls.
+
+    Args:
+        scheduler: the process and its preconditioning.
+        num_inference_steps: evaluations of the network for a sample.
+        order: order of the exponential solver, 1 to 3 (at most 2 where ``eta`` > 0).
+        eta: 0 the probability-flow ODE, 1 the exact posterior.
+        fidelity: from 0, full sampling, to 1, one evaluation at the start (the expected image). Between them sampling
+            stops at rho = rho(start) + (1 - fidelity) (rho_end - rho(start)) and returns x0_hat there.
+        num_samples: samples over which mean and standard deviation are taken.
+        roi_size: extent of the tiles in which the *denoiser* is evaluated at every step, an integer or one for each
+            spatial axis; None for whole images. Noise and consistency stay global: no seams.
+        batch_size: images that go through the network at once; None for all (eight where volumes are cut into slices).
+        seed: seed of the noise, together with the items' keys.
+        amp: dtype in which the network runs under autocast, ``bfloat16`` or ``float16``; the state stays in float32.
+        compile: compile the network with ``torch.compile`` for the call.
+        progress: show a progress bar over evaluations of the network.
+        solver: name of the solver, ``exponential`` or ``euler_maruyama``.
+        grid: ``rho`` or ``t``.
+        t_min: the last time at which the rho grid evaluates the network; sets rho_end.
+        start: time at which sampling starts; below 1 a call needs ``initial``.
+        temperature: factor of all noise drawn.
+        clip: range (lower, upper) to which x0_hat is clipped, or None.
+        overlap: share by which tiles overlap, in [0, 1).
+        halve_on_out_of_memory: halve the batch when memory runs out, say so, and go on.
+
+    Raises:
+        ValueError: an argument out of its range, named.
+
+    Example:
+        >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+        >>> net = ConditionalNAFNet(in_channels=2, out_channels=1, width=8, encoder_blocks=(1,), decoder_blocks=(1,))
+        >>> restore = RestorationInferer(D3GMScheduler(), num_inference_steps=2, num_samples=3)
+        >>> mean, std = restore.moments(torch.rand(2, 1, 8, 8), net)
+        >>> mean.shape, std.shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2, 1, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        scheduler: D3GMScheduler,
+        num_inference_steps: int = 5,
+        order: int = 2,
+        eta: float = 0.0,
+        fidelity: float = 0.0,
+        num_samples: int = 1,
+        roi_size: int | Sequence[int] | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        amp: torch.dtype | str | None = None,
+        compile: bool = False,
+        progress: bool = False,
+        solver: str = "exponential",
+        grid: str = "rho",
+        t_min: float = T_MIN,
+        start: float = 1.0,
+        temperature: float = 1.0,
+        clip: tuple[float, float] | None = None,
+        overlap: float = 0.25,
+        halve_on_out_of_memory: bool = True,
+    ) -> None:
+        super().__init__()
+        counts = {"num_inference_steps": num_inference_steps, "num_samples": num_samples, "batch_size": batch_size}
+        for name, value in counts.items():
+            if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        if not 0 <= fidelity <= 1:
+            raise ValueError(f"fidelity is {fidelity}; accepted is 0 to 1")
+        if 0 < fidelity < 1 and grid != "rho":
+            raise ValueError(f"grid is {grid!r}; a fidelity between 0 and 1 ({fidelity}) needs the grid 'rho'")
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap is {overlap}; accepted is 0 to below 1")
+        sizes = roi_size if isinstance(roi_size, Sequence) else (roi_size,)
+        if any(size is not None and size < 1 for size in sizes):
+            raise ValueError(f"roi_size is {roi_size}; every extent must be at least 1")
+        self.scheduler = scheduler
+        self.num_samples = num_samples
+        self.roi_size = roi_size
+        self.batch_size = batch_size
+        self.amp = autocast_dtype(amp)
+        self.compile = compile
+        self.progress = progress
+        self.overlap = overlap
+        self.start = start
+        self.halve_on_out_of_memory = halve_on_out_of_memory
+        self.times = self._times(num_inference_steps, grid, start, t_min, fidelity)
+        self.options: dict[str, Any] = {"solver": solver, "order": order, "eta": eta, "temperature": temperature}
+        self.options |= {"seed": seed, "clip": clip}
+
+    def _times(self, steps: int, grid: str, start: float, t_min: float, fidelity: float) -> list[float]:
+        """The decreasing times of a sample: the network is evaluated at all but the last, which is 0."""
+        if fidelity == 1:
+            return [start, 0.0]
+        process = self.scheduler.process
+        times = time_grid(process, steps, grid, start=start, t_min=t_min)
+        if fidelity > 0 and steps > 1:
+            first = next(rho for rho in process.rho(times) if torch.isfinite(rho))
+            stop = process.time_of_rho(first + (1 - fidelity) * (process.rho(t_min) - first))
+            times = time_grid(process, steps, grid, start=start, t_min=float(stop))
+        return [float(t) for t in times]
+
+    def __call__(  # type: ignore[override]
+        self,
+        mu: Tensor,
+        network: nn.Module,
+        data_consistency: Correction | None = None,
+        items: Sequence[int | str] | None = None,
+        initial: Tensor | None = None,
+    ) -> Tensor:
+        """The restored images: one sample each, or the mean of ``num_samples``.
+
+        Arguments and errors are those of :meth:`moments`.
+        """
+        return self.moments(mu, network, data_consistency, items, initial)[0]
+
+    @torch.no_grad()
+    def moments(
+        self,
+        mu: Tensor,
+        network: nn.Module,
+        data_consistency: Correction | None = None,
+        items: Sequence[int | str] | None = None,
+        initial: Tensor | None = None,
+        of: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over ``num_samples``, without keeping the samples.
+
+        Args:
+            mu: degraded images (B, C, *spatial). Volumes (B, C, H, W, D) are cut along D into slices where the network
+                is 2-D.
+            network: F(x, timesteps, context=None).
+            data_consistency: a correction (x0_hat, t) -> x0_hat made at every step, for the whole batch (for all
+                slices, volume after volume, where volumes are cut). With a method ``select(indices)`` it can be split
+                into batches; with ``with_prior_std`` it is given gamma_t.
+            items: a key for each of the B images, which with the seed determines its noise; its index when left out.
+            initial: with ``start`` < 1, the estimate from which sampling starts (reverse initialisation).
+            of: what the moments are taken of, a function of a sample (n, C, *spatial); the sample itself when left out.
+
+        Returns:
+            Mean, and standard deviation with n - 1 (zero for one sample), of mu's shape and dtype where ``of`` is left
+            out.
+
+        Raises:
+            ValueError: the shapes do not fit, mu is not finite, or the network was not trained for the process.
+        """
+        keys = list(range(len(mu)) if items is None else items)
+        if len(keys) != len(mu):
+            raise ValueError(f"items has {len(keys)} keys; mu has a batch of {len(mu)}")
+        if (self.start < 1) != (initial is not None):
+            raise ValueError(f"start is {self.start}; initial is to be given if and only if start is below 1")
+        volume = mu.ndim == 5 and _spatial_dims(network) == 2
+        if volume:
+            depth = mu.shape[-1]
+            keys = [f"{key}/{d}" for key in keys for d in range(depth)]
+            mu = _to_slices(mu)
+            initial = None if initial is None else _to_slices(initial)
+        if data_consistency is not None and hasattr(data_consistency, "with_prior_std"):
+            data_consistency = data_consistency.with_prior_std(self.scheduler.prior_std)
+
+        mean: Tensor | None = None
+        squares = torch.zeros(())
+        count = [0] * len(mu)
+        for indices, images in self._samples(mu, network, data_consistency, keys, initial, volume):
+            images = images if of is None else of(images)
+            if mean is None:
+                mean = images.new_zeros((len(mu), *images.shape[1:]))
+                squares = torch.zeros_like(mean)
+            for index, image in zip(indices, images, strict=True):
+                count[index] += 1
+                deviation = image - mean[index]
+                mean[index] += deviation / count[index]
+                squares[index] += deviation * (image - mean[index])
+        assert mean is not None
+        std = (squares / max(self.num_samples - 1, 1)).sqrt()
+        if volume:
+            mean, std = (x.unflatten(0, (-1, depth)).movedim(1, -1) for x in (mean, std))
+        return mean, std
+
+    def _samples(
+        self,
+        mu: Tensor,
+        network: nn.Module,
+        correction: Correction | None,
+        keys: Sequence[int | str],
+        initial: Tensor | None,
+        volume: bool,
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Samples in batches, with the indices of their images."""
+        jobs = [(index, number) for number in range(self.num_samples) for index in range(len(mu))]
+        select = getattr(correction, "select", None)
+        splits = correction is None or select is not None
+        size = self.batch_size or (8 if volume and splits else len(mu))
+        if not splits and size != len(mu):
+            raise ValueError(
+                f"batch_size is {size} for {len(mu)} images; a data_consistency without select(indices) needs the "
+                "whole batch at once"
+            )
+        denoise = self._denoiser(torch.compile(network) if self.compile else network)  # type: ignore[arg-type]
+        total = len(jobs) * (len(self.times) - 1)
+        with tqdm(total=total, disable=not self.progress, desc="restoring", unit="evaluation") as bar:
+
+            def advance(step: Step) -> None:
+                bar.update(len(step.x))
+
+            while jobs:
+                batch = jobs[:size]
+                indices = [index for index, _ in batch]
+                try:
+                    images = sample(
+                        denoise,
+                        mu[indices],
+                        self.scheduler.process,
+                        times=self.times,
+                        start=self.start,
+                        initial=None if initial is None else initial[indices],
+                        items=[(keys[index], number) for index, number in batch],
+                        correct=select(indices) if select else correction,
+                        callback=advance,
+                        **self.options,
+                    )
+                except RuntimeError as error:
+                    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+                    if not (out_of_memory and self.halve_on_out_of_memory and splits and len(batch) > 1):
+                        raise
+                    size = len(batch) // 2
+                    logger.warning("out of memory with a batch of %d; going on with %d", len(batch), size)
+                    continue
+                yield indices, images
+                jobs = jobs[len(batch) :]
+
+    def _denoiser(self, network: nn.Module) -> Callable[[Tensor, Tensor, Any], Tensor]:
+        """D(x_t, mu, t), tiled and under autocast as configured."""
+        whole = self.scheduler.denoiser(network)
+        tiles = self.roi_size
+
+        def denoise(x_t: Tensor, mu: Tensor, t: float) -> Tensor:
+            with torch.autocast(mu.device.type, self.amp, enabled=self.amp is not None):
+                if tiles is None:
+                    return whole(x_t, mu, t)
+                extent = mu.shape[2:]
+                roi = (tiles,) * len(extent) if isinstance(tiles, int) else tuple(tiles)
+                if len(roi) != len(extent):
+                    raise ValueError(f"roi_size is {roi}; the images have {len(extent)} spatial axes")
+                channels = mu.shape[1]
+                restored = sliding_window_inference(
+                    torch.cat([x_t, mu], dim=1),
+                    roi_size=[min(size, whole_size) for size, whole_size in zip(roi, extent, strict=True)],
+                    sw_batch_size=1,
+                    predictor=lambda tile: whole(tile[:, :channels], tile[:, channels:], t),
+                    overlap=self.overlap,
+                    mode="gaussian",
+                )
+                assert isinstance(restored, Tensor)
+                return restored
+
+        return denoise
+
+
+def _to_slices(volume: Tensor) -> Tensor:
+    """(B, C, H, W, D) -> (B D, C, H, W)."""
+    return volume.movedim(-1, 1).flatten(0, 1)
+
+
+def _spatial_dims(network: nn.Module) -> int:
+    """Spatial axes of the network's first convolution."""
+    return next((weight.ndim - 2 for weight in network.parameters() if weight.ndim > 2), 0)

@@ -1,0 +1,1 @@
+"""Networks, the scheduler that makes denoisers of them, and their checkpoints."""

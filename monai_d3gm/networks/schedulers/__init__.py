@@ -1,0 +1,7 @@
+"""Schedulers with MONAI's interface."""
+
+from __future__ import annotations
+
+from monai_d3gm.networks.schedulers.d3gm import D3GMScheduler
+
+__all__ = ["D3GMScheduler"]
