@@ -98,6 +98,7 @@ def test_an_item_depends_on_seed_and_index_alone(volumes: list[dict]) -> None:
     assert not torch.equal(one[7]["image"][..., :64], make(volumes, seed=4)[7]["image"][..., :64])
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12 on DataLoader
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_stack_whatever_the_workers(volumes: list[dict], workers: int) -> None:
     dataset = make(volumes, length=16)

@@ -66,6 +66,7 @@ class SimulateKspace(Randomizable, Transform):
     """
 
     def __init__(self, snr: float = 50.0, phase: float = np.pi, coils: int = 1) -> None:
+        functional.check_simulation(snr, coils)
         self.snr, self.phase, self.coils = snr, phase, coils
 
     def randomize(self, data: Any = None) -> None:

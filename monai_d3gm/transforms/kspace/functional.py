@@ -188,6 +188,17 @@ def foreground_mean(magnitude: NDArray[np.floating]) -> float:
     return float(foreground.mean()) if foreground.size else 0.0
 
 
+def check_simulation(snr: float, coils: int) -> None:
+    """Raise ValueError unless ``snr`` is above 0 (infinity: no noise) and ``coils`` at least 1.
+
+    >>> check_simulation(float("inf"), 1)
+    """
+    if not snr > 0:
+        raise ValueError(f"snr is {snr}; accepted: a number above 0, infinity for no noise.")
+    if coils < 1:
+        raise ValueError(f"coils is {coils}; accepted: 1 or more.")
+
+
 def simulate_kspace(
     magnitude: NDArray[np.floating],
     generator: np.random.Generator,
@@ -217,10 +228,7 @@ def simulate_kspace(
     >>> kspace.shape, noise_std
     (torch.Size([4, 16, 16]), 0.02)
     """
-    if not snr > 0:
-        raise ValueError(f"snr is {snr}; accepted: a number above 0, infinity for no noise.")
-    if coils < 1:
-        raise ValueError(f"coils is {coils}; accepted: 1 or more.")
+    check_simulation(snr, coils)
     level = foreground_mean(magnitude)
     if not level > 0:
         raise ValueError("magnitude is zero everywhere; accepted: an image with signal.")

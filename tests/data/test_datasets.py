@@ -1,0 +1,289 @@
+"""The slices to restore: against fastMRI's own transforms, and on inputs that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import fastmri
+import nibabel
+import numpy as np
+import pytest
+import torch
+from fastmri.data import transforms as fastmri_transforms
+from fastmri.data.mri_data import SliceDataset
+from torch.utils.data import DataLoader
+
+from monai_d3gm.consistency.fourier import channels_to_complex, fft2c, ifft2c
+from monai_d3gm.data import (
+    KspaceFileError,
+    KspaceSliceDataset,
+    VolumeFileError,
+    bundled_epi_path,
+    find_inputs,
+    write_kspace,
+)
+from monai_d3gm.transforms.kspace.functional import simulate_kspace
+
+
+def disc(rows: int, columns: int) -> np.ndarray:
+    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    return ((y**2 / 0.4 + x**2 / 0.5 < 1) * (1.2 + np.sin(9 * y) * np.cos(7 * x))).astype(np.float32)
+
+
+def simulated_kspace(slices: int, rows: int, columns: int, coils: int = 1) -> torch.Tensor:
+    items = [
+        simulate_kspace(1e-4 * disc(rows, columns), np.random.default_rng(s), snr=80.0, coils=coils)
+        for s in range(slices)
+    ]
+    return torch.stack([item[0] for item in items])
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Path:
+    """A fully sampled single-coil file: 96 rows (readout oversampled), 50 columns (46 encoded), images of 48 x 44."""
+    kspace = simulated_kspace(3, 96, 50)
+    kspace[..., :2] = kspace[..., 48:] = 0
+    images = fastmri_transforms.center_crop(ifft2c(kspace).abs(), (48, 44))
+    path = tmp_path / "single.h5"
+    write_kspace(path, kspace, recon_size=(48, 44), reconstruction=images, padding=(2, 48), spacing=(2.0, 2.5, 4.0))
+    return path
+
+
+@pytest.fixture
+def multi(tmp_path: Path) -> Path:
+    path = tmp_path / "multi.h5"
+    write_kspace(path, simulated_kspace(2, 64, 64, coils=4), recon_size=(64, 64))
+    return path
+
+
+def write_nifti(path: Path, data: np.ndarray) -> Path:
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([2.0, 2.0, 4.0, 1.0])), path)
+    return path
+
+
+def test_fully_sampled_files_against_fastmri(single: Path) -> None:
+    """fastMRI's own steps with the same mask, at full readout: image, zero-filled image and crop."""
+    dataset = KspaceSliceDataset(single, acceleration=4, mask="equispaced_fraction")
+    theirs = SliceDataset(single.parent, "singlecoil")
+    assert len(dataset) == len(theirs) == 3
+    for index in range(3):
+        item = dataset[index]
+        kspace, _, target, attributes, _, _ = theirs[index]
+        full = fastmri_transforms.to_tensor(kspace)
+        mask = item["mask"][..., None].float()
+        expected = fastmri_transforms.complex_center_crop(fastmri.ifft2c(full * mask), (48, 44))
+        ours = fastmri_transforms.center_crop(item["mu"], item["crop"]).permute(1, 2, 0)
+        assert torch.allclose(ours * item["scale"], expected, atol=1e-5 * item["scale"])
+        assert item["kspace"].shape == (48, 50) and item["crop"] == (48, 44)
+        assert torch.allclose(item["reference"] * item["scale"], torch.from_numpy(target))
+        truth = fastmri_transforms.center_crop(item["image"].norm(dim=0), item["crop"])
+        assert torch.allclose(truth, item["reference"], atol=1e-5)
+        # fastMRI samples no column outside those encoded (apply_mask's padding).
+        left, right = attributes["padding_left"], attributes["padding_right"]
+        assert (left, right) == (2, 48)
+        assert not item["mask"][:, :left].any() and not item["mask"][:, right:].any()
+
+
+def test_a_slice_obeys_the_forward_model(single: Path, multi: Path) -> None:
+    for item in (KspaceSliceDataset(single)[1], KspaceSliceDataset(bundled_epi_path(), snr=float("inf"))[3]):
+        image = channels_to_complex(item["image"])
+        assert torch.allclose(item["kspace"], fft2c(image) * item["mask"], atol=1e-4)
+        assert torch.allclose(fft2c(channels_to_complex(item["mu"])), item["kspace"], atol=1e-4)
+    item = KspaceSliceDataset(bundled_epi_path(), snr=float("inf"), coils=3)[3]
+    maps, image = item["sensitivity_maps"], channels_to_complex(item["image"])
+    assert item["mask"].shape == (1, 1, 96) and item["kspace"].shape == (3, 128, 96)
+    assert torch.allclose(item["kspace"], fft2c(maps * image) * item["mask"], atol=1e-4)
+
+
+def test_coil_maps_are_estimated_from_what_was_sampled(multi: Path) -> None:
+    item = KspaceSliceDataset(multi, acceleration=2)[0]
+    maps = item["sensitivity_maps"]
+    assert maps.shape == (4, 64, 64) and item["mask"].shape == (1, 1, 64)
+    energy = maps.abs().square().sum(dim=0)
+    assert torch.allclose(energy[energy > 0], torch.ones(()), atol=1e-3)
+    # Combining the coils with the maps gives the root of the sum of squares, up to noise and the maps' error.
+    inside = item["reference"] > 0.3
+    difference = (item["image"].norm(dim=0) - item["reference"])[inside]
+    assert float(difference.abs().mean()) < 0.03
+
+
+def test_a_file_with_a_mask_is_taken_as_it_is(tmp_path: Path) -> None:
+    mask = (np.arange(40) % 3 == 0) | (np.abs(np.arange(40) - 20) < 4)
+    kspace = simulated_kspace(2, 40, 40)
+    write_kspace(tmp_path / "test.h5", kspace.numpy() * mask, recon_size=(40, 40), mask=mask)
+    dataset = KspaceSliceDataset(tmp_path / "test.h5", acceleration=8)
+    item = dataset[0]
+    assert "image" not in item and "reference" not in item and not dataset.volumes[0].has_truth
+    assert np.array_equal(item["mask"][0].numpy(), mask)
+    assert torch.allclose(item["kspace"] * item["scale"], kspace[0] * torch.from_numpy(mask), atol=1e-6)
+    with pytest.raises(KspaceFileError, match=r"test\.h5: the file has a mask along the phase axis"):
+        KspaceSliceDataset(tmp_path / "test.h5", axis="frequency")
+
+
+def test_the_frequency_axis_is_the_phase_axis_of_the_transposed_slice(single: Path, tmp_path: Path) -> None:
+    item = KspaceSliceDataset(single, axis="frequency")[2]
+    assert item["transposed"] and item["mask"].shape == (1, 96) and item["crop"] == (44, 48)
+    assert item["kspace"].shape == (44, 96)
+    stored = KspaceSliceDataset(single)[2]
+    assert torch.allclose(item["reference"] * item["scale"], stored["reference"].T * stored["scale"], atol=1e-7)
+    truth = fastmri_transforms.center_crop(item["image"].norm(dim=0), item["crop"])
+    assert torch.allclose(truth, item["reference"], atol=1e-5)
+
+    volume = np.stack([disc(40, 56)] * 2, axis=-1)
+    turned = KspaceSliceDataset(write_nifti(tmp_path / "a.nii.gz", volume.swapaxes(0, 1)))[0]
+    (tmp_path / "turned").mkdir()
+    same = KspaceSliceDataset(write_nifti(tmp_path / "turned" / "a.nii.gz", volume), axis="frequency")[0]
+    for name in ("kspace", "mask", "mu", "image", "reference"):
+        assert torch.equal(turned[name], same[name])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12 on DataLoader
+def test_slices_are_reproducible_whatever_the_order_and_workers(tmp_path: Path) -> None:
+    volume = np.stack([disc(40, 40)] * 5, axis=-1)
+    path = write_nifti(tmp_path / "a.nii.gz", volume)
+    one = KspaceSliceDataset(path, seed=1)
+    items = [one[i] for i in range(5)]
+    some = KspaceSliceDataset([bundled_epi_path(), path], seed=1, slices=1)
+    assert some[1]["key"] == "a:2" and torch.equal(some[1]["kspace"], items[2]["kspace"])
+    shutil.copy(path, tmp_path / "b.nii.gz")
+    assert not torch.equal(KspaceSliceDataset(tmp_path / "b.nii.gz", seed=1)[2]["kspace"], items[2]["kspace"])
+    assert not torch.equal(KspaceSliceDataset(path, seed=2)[2]["kspace"], items[2]["kspace"])
+    assert not torch.equal(items[0]["mask"], items[1]["mask"])
+    for batch, item in zip(DataLoader(one, batch_size=None, num_workers=2), items, strict=True):
+        assert torch.equal(batch["kspace"], item["kspace"]) and batch["key"] == item["key"]
+
+
+def test_volumes_say_what_a_writer_needs(single: Path) -> None:
+    dataset = KspaceSliceDataset([single, bundled_epi_path()], slices=2)
+    h5, nifti = dataset.volumes
+    assert (h5.kind, h5.shape, h5.slices, h5.coils) == ("kspace", (48, 44, 3), (0, 2), 1)
+    assert np.allclose(np.diag(h5.affine), (2.0, 2.5, 4.0, 1.0)) and h5.has_truth and not h5.simulated
+    assert (nifti.kind, nifti.shape, nifti.slices) == ("nifti", (128, 96, 24), (6, 18))
+    assert np.allclose(nifti.affine, nibabel.load(bundled_epi_path()).affine) and nifti.simulated
+    assert [(dataset[i]["volume"], dataset[i]["key"]) for i in range(4)] == [
+        (0, "single:0"),
+        (0, "single:2"),
+        (1, "example4d:6"),
+        (1, "example4d:18"),
+    ]
+
+
+def test_background_slices_are_skipped_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = np.stack([disc(40, 40)] * 6, axis=-1)
+    volume[..., [0, 1, 5]] = 0
+    dataset = KspaceSliceDataset(write_nifti(tmp_path / "a.nii.gz", volume))
+    assert dataset.volumes[0].slices == (2, 3, 4) and dataset.volumes[0].skipped == (0, 1, 5)
+    assert "3 of 6 slices are zero everywhere" in caplog.text
+
+
+def test_interpolated_volumes_are_cropped_to_their_band(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = np.stack([disc(128, 96) * (1 + 0.3 * rng.standard_normal((128, 96)))] * 2, axis=-1)
+    spectrum = np.fft.rfft(volume, axis=0)
+    spectrum[40:] = 0
+    path = write_nifti(tmp_path / "a.nii.gz", np.abs(np.fft.irfft(spectrum, n=128, axis=0)).astype(np.float32))
+    volume_info = KspaceSliceDataset(path).volumes[0]
+    assert volume_info.kept_band[0] == pytest.approx(40 / 64, abs=0.04) and volume_info.kept_band[1] == 1
+    assert volume_info.shape[0] == round(128 * volume_info.kept_band[0])
+    # The field of view stays: 128 voxels of 2 mm.
+    assert volume_info.shape[0] * volume_info.affine[0, 0] == pytest.approx(256)
+
+
+def test_known_noise_is_in_the_images_units(single: Path) -> None:
+    item = KspaceSliceDataset(single, noise_std=1e-6)[0]
+    assert item["noise_std"] * item["scale"] == pytest.approx(1e-6)
+    assert KspaceSliceDataset(single)[0]["noise_std"] == 0
+
+
+# --- inputs that cannot be used --------------------------------------------------------------------------------
+
+
+def test_empty_and_missing_folders_are_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: the folder has no input")):
+        KspaceSliceDataset(tmp_path)
+    with pytest.raises(ValueError, match="none: no such file or folder"):
+        KspaceSliceDataset(tmp_path / "none")
+    with pytest.raises(ValueError, match="inputs is empty"):
+        KspaceSliceDataset([])
+
+
+def test_two_inputs_for_one_output(single: Path, tmp_path: Path) -> None:
+    write_nifti(tmp_path / "single.nii", disc(40, 40)[..., None])
+    with pytest.raises(ValueError, match=r"single\.nii and .*single\.h5 would be written to the same output"):
+        find_inputs(tmp_path)
+
+
+def test_the_content_decides(single: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "sub"
+    hidden.mkdir()
+    shutil.copy(single, hidden / "kspace.dat")
+    assert KspaceSliceDataset(hidden / "kspace.dat").volumes[0].kind == "kspace"
+    (hidden / "image.h5").write_bytes(bundled_epi_path().read_bytes())
+    with pytest.raises(KspaceFileError, match=r"image\.h5: not an HDF5 file"):
+        KspaceSliceDataset(hidden)
+    (hidden / "text.dat").write_text("text")
+    with pytest.raises(VolumeFileError, match=r"text\.dat"):
+        KspaceSliceDataset(hidden / "text.dat")
+
+
+def test_errors_of_a_slice_name_it(tmp_path: Path) -> None:
+    kspace = simulated_kspace(2, 40, 40)
+    kspace[1] = 0
+    write_kspace(tmp_path / "a.h5", kspace, recon_size=(40, 40))
+    with pytest.raises(KspaceFileError, match=r"a\.h5: slice 1: kspace is zero everywhere"):
+        KspaceSliceDataset(tmp_path / "a.h5")[1]
+    # Sampled lines that hold nothing: no scale can be found.
+    kspace[1, :, 3] = 1
+    mask = np.arange(40) == 20
+    write_kspace(tmp_path / "b.h5", kspace, recon_size=(40, 40), mask=mask)
+    with pytest.raises(KspaceFileError, match=r"b\.h5: slice 1: the 99.5th percentile"):
+        KspaceSliceDataset(tmp_path / "b.h5")[1]
+
+
+def test_no_calibration_region_is_said(tmp_path: Path) -> None:
+    mask = np.arange(64) % 4 == 0
+    write_kspace(tmp_path / "a.h5", simulated_kspace(1, 64, 64, coils=2), recon_size=(64, 64), mask=mask)
+    with pytest.raises(KspaceFileError, match=r"a\.h5: slice 0: .*fully sampled"):
+        KspaceSliceDataset(tmp_path / "a.h5")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mask": "spiral"}, "mask is 'spiral'; accepted: random"),
+        ({"axis": "slice"}, "axis is 'slice'; accepted: phase, frequency"),
+        ({"slices": 0}, "slices is 0"),
+        ({"slices": "some"}, "slices is 'some'"),
+        ({"noise_std": -1.0}, "noise_std is -1.0"),
+        ({"acceleration": 0}, "acceleration is 0"),
+        ({"acceleration": 51}, "acceleration is 51; accepted: 1 to the number of lines, 50"),
+        ({"center_fraction": 0.5}, "center_fraction is 0.5"),
+    ],
+)
+def test_arguments_out_of_range_fail_at_once(single: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KspaceSliceDataset(single, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"snr": 0.0}, {"coils": 0}])
+def test_simulation_arguments_fail_at_once(arguments: dict) -> None:
+    with pytest.raises(ValueError, match="accepted"):
+        KspaceSliceDataset(bundled_epi_path(), **arguments)
+
+
+@pytest.mark.skipif("D3GM_DATA" not in os.environ, reason="D3GM_DATA does not name the folder of real data")
+def test_real_volumes() -> None:
+    folder = Path(os.environ["D3GM_DATA"]) / "mri"
+    inputs = [folder / "ds002748" / "sub-22_T1w.nii.gz", folder / "open_ms" / "patient03_study1_FLAIR.nii.gz"]
+    t1w, flair = (dataset := KspaceSliceDataset(inputs, slices=1)).volumes
+    assert t1w.kept_band == (1.0, 1.0) and len(t1w.skipped) > 0
+    # Nearly empty beyond roughly 0.6 to 0.8 of Nyquist along the first axis.
+    assert 0.6 < flair.kept_band[0] < 0.8
+    for index in range(2):
+        item = dataset[index]
+        error = (item["mu"].norm(dim=0) - item["reference"]).square().mean()
+        assert 20 < 10 * float(torch.log10(item["reference"].max() ** 2 / error)) < 32
