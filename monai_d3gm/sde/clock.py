@@ -42,12 +42,17 @@ def as_time(t: float | Tensor, name: str = "t") -> Tensor:
     return time
 
 
+# x - sin x = x^3 sum_j (-1)^j x^2j / (2j + 3)!, highest power first: nine terms reach 1e-17 of the sum for x < 1.
+_X_MINUS_SIN = [(-1) ** j / math.factorial(2 * j + 3) for j in range(8, -1, -1)]
+
+
 def _x_minus_sin(x: Tensor) -> Tensor:
     """``x - sin x``, by its series where the difference would cancel."""
-    terms = torch.zeros_like(x)
-    for k in range(10, 0, -1):  # x^3/3! (1 - x^2/(4*5) (1 - x^2/(6*7) (...))): below 1 the tenth term is under 1e-20
-        terms = 1 - terms * x**2 / ((2 * k + 2) * (2 * k + 3))
-    return torch.where(x < 1, terms * x**3 / 6, x - torch.sin(x))
+    square = x**2
+    series = torch.full_like(x, _X_MINUS_SIN[0])
+    for coefficient in _X_MINUS_SIN[1:]:
+        series = series * square + coefficient
+    return torch.where(x < 1, series * square * x, x - torch.sin(x))
 
 
 def _constant(t: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,8 +80,8 @@ def proposition2_bound(
     arrives at ``2 v`` where Eq. 5 prints ``v``, and the derivation supports neither: it subtracts squared norms as if
     ``|u - w|^2 >= | |u|^2 - |w|^2 |``, takes the variance of one value for that of all ``n``, and an upper tail of the
     noise for the noise. Compare its values between processes, never with an error. Where the process does not revert
-    to ``mu``, the mean of the prior stands for it; for the bridge, ``theta`` and ``sigma`` are those of the process that
-    it conditions.
+    to ``mu``, the mean of the prior stands for it; for the bridge, ``theta`` and ``sigma`` are those of the process
+    that it conditions.
 
     Args:
         x0: clean images (B, ...).

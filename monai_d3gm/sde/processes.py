@@ -30,7 +30,7 @@ DEFAULT_STATIONARY_STD = 10 / 255
 DEFAULT_TERMINAL_DECAY = 0.005
 """What is left of ``x0 - mu`` at ``t = 1``."""
 
-_BISECTIONS = 64
+_BISECTIONS = 54  # halvings of [0, 1] until its parts are below float64's spacing at 1
 
 
 def _positive(name: str, value: float) -> float:

@@ -283,7 +283,7 @@ def sample(
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed must be an integer, got {seed!r}.")
     keys = resolve_keys(items, mu.shape[0])
-    condition = mu.to(computing_dtype(mu.dtype))
+    condition = mu.detach().to(computing_dtype(mu.dtype))
 
     def noise(step: int) -> Tensor:
         drawn = torch.stack([keyed_noise(mu.shape[1:], seed, item, which, step) for item, which in keys])
