@@ -561,9 +561,11 @@ def _combine(like: Tensor, *terms: tuple[Tensor, Tensor], std: Tensor) -> tuple[
             raise ValueError(
                 f"the times must be one, or one per item of the batch of {like.shape[0]}, got {weight.shape[0]}."
             )
-        return weight.to(like.device, dtype).reshape(weight.shape + (1,) * (like.ndim - 1) * weight.ndim)
+        return weight.to(dtype).to(like.device).reshape(weight.shape + (1,) * (like.ndim - 1) * weight.ndim)
 
-    mean = torch.stack([spread(weight) * image.to(dtype) for weight, image in terms]).sum(0)
+    mean = torch.zeros((), dtype=dtype, device=like.device)
+    for weight, image in terms:
+        mean = mean + spread(weight) * image.to(dtype)
     return mean.to(like.dtype), spread(std).to(like.dtype)
 
 

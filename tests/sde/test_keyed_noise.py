@@ -1,0 +1,52 @@
+"""Noise depends on its key alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_d3gm.sde import INITIAL_STEP, keyed_noise
+from monai_d3gm.sde.noise import resolve_keys
+
+
+def test_same_key_same_noise_whatever_was_drawn_before() -> None:
+    first = keyed_noise((3, 5), 7, "a", 1, 2)
+    torch.manual_seed(5)
+    torch.randn(10)
+    assert torch.equal(first, keyed_noise((3, 5), 7, "a", 1, 2))
+    assert first.dtype == torch.float32 and first.device.type == "cpu"
+
+
+def test_global_generator_is_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.randn(4)
+    torch.manual_seed(3)
+    keyed_noise((100,), 0, 0, 0, 0)
+    assert torch.equal(torch.randn(4), expected)
+
+
+def test_every_part_of_the_key_counts() -> None:
+    keys = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, INITIAL_STEP)]
+    keys += [(0, "1", 0, 0), (0, "0", 0, 0), (0, 11, 0, 0), (0, 1, 1, 0), (0, "brain:1", 0, 0), (0, "brain", 1, 0)]
+    first = {float(keyed_noise((16,), *key)[0]) for key in keys}
+    assert len(first) == len(keys)
+
+
+def test_noise_is_standard_normal_and_uncorrelated_between_keys() -> None:
+    draws = torch.stack([keyed_noise((20_000,), 0, item, 0, step) for item in range(3) for step in range(2)])
+    assert torch.allclose(draws.mean(1), torch.zeros(6), atol=0.03)  # 4 standard errors of 1 / sqrt(20000)
+    assert torch.allclose(draws.std(1), torch.ones(6), atol=0.02)
+    assert torch.allclose(torch.corrcoef(draws), torch.eye(6), atol=0.03)
+
+
+def test_keys_of_a_batch() -> None:
+    assert resolve_keys(None, 2) == [(0, 0), (1, 0)]
+    assert resolve_keys([4, ("x", 3)], 2) == [(4, 0), ("x", 3)]
+
+
+@pytest.mark.parametrize(
+    "items", [[0], "ab", [0, 1.5], [0, (1, 2, 3)], [0, True], [0, torch.tensor(1)], [0, (0, None)]]
+)
+def test_bad_keys(items: object) -> None:
+    with pytest.raises(ValueError, match="items must hold"):
+        resolve_keys(items, 2)  # type: ignore[arg-type]
