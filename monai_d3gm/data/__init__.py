@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_d3gm.data.batches import VolumeBatchSampler, collate_slices
 from monai_d3gm.data.datasets import InputVolume, KspaceSliceDataset, find_inputs
 from monai_d3gm.data.fastmri import (
     EncodingHeader,
@@ -26,9 +27,11 @@ __all__ = [
     "OutputError",
     "SimulatedKspaceDataset",
     "Volume",
+    "VolumeBatchSampler",
     "VolumeFileError",
     "atomic_path",
     "bundled_epi_path",
+    "collate_slices",
     "find_inputs",
     "open_kspace",
     "read_magnitude",

@@ -1,0 +1,111 @@
+"""A picture of one slice of a restored volume: input, restoration, truth, error, standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+
+import nibabel
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from monai_d3gm.data.datasets import InputVolume
+from monai_d3gm.data.files import atomic_path
+from monai_d3gm.engines.restoration import METHOD, RestoredVolume
+from monai_d3gm.metrics import evaluate_images
+
+__all__ = ["save_panel"]
+
+_HEIGHT = 3.2
+_WINDOW = 99.8
+_SIDES = {
+    "left": (0.03, 0.5, "left", "center"),
+    "right": (0.97, 0.5, "right", "center"),
+    "top": (0.5, 0.97, "center", "top"),
+    "bottom": (0.5, 0.03, "center", "bottom"),
+}
+
+
+def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: bool = False) -> None:
+    """Draw the middle one of the restored slices and write it as PNG, whole or not at all.
+
+    The images share one grey scale; error (the magnitude of the difference to the truth) and standard deviation each
+    have a colour bar in the file's units. Pixels have their physical aspect. Slices of NIfTI volumes are drawn in
+    radiological orientation, with the letters of the sides; k-space files hold none and are drawn as they are stored.
+
+    Raises:
+        OutputError: the file cannot be written, or is there already and ``overwrite`` is False.
+    """
+    index = len(volume.source.slices) // 2
+    view, aspect, letters = _view(volume.source)
+    shown = {"zero-filled": volume.images["zero-filled"][index], METHOD: volume.images[METHOD][index]}
+    maps = {}
+    if volume.reference is not None:
+        shown["truth"] = volume.reference[index]
+        maps["error"] = np.abs(volume.images[METHOD][index] - volume.reference[index])
+    if volume.std is not None:
+        maps["standard deviation"] = volume.std[index]
+
+    rows, columns = view(shown[METHOD]).shape
+    width = _HEIGHT * columns / (rows * aspect)
+    figure = Figure(figsize=(width * len(shown) + (width + 0.9) * len(maps), _HEIGHT + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(shown) + len(maps), squeeze=False)[0]
+    top = float(np.percentile(shown.get("truth", shown[METHOD]), _WINDOW)) or 1.0
+    for axis, (name, image) in zip(axes, shown.items(), strict=False):
+        axis.imshow(view(image), cmap="gray", vmin=0.0, vmax=top, aspect=aspect, interpolation="nearest")
+        axis.set_title(name + _psnr(image, shown.get("truth")), fontsize=9)
+        _frame(axis)
+    for axis, (name, image) in zip(axes[len(shown) :], maps.items(), strict=True):
+        limit = float(np.percentile(image, _WINDOW)) or 1.0
+        drawn = axis.imshow(view(image), cmap="inferno", vmin=0.0, vmax=limit, aspect=aspect, interpolation="nearest")
+        axis.set_title(name, fontsize=9)
+        _frame(axis)
+        figure.colorbar(drawn, ax=axis, fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
+    for side, letter in letters.items():
+        x, y, horizontal, vertical = _SIDES[side]
+        place = {"transform": axes[0].transAxes, "ha": horizontal, "va": vertical}
+        axes[0].text(x, y, letter, color="yellow", fontsize=8, **place)
+    title = f"{volume.source.path.name}, slice {volume.source.slices[index]}"
+    figure.suptitle(title + (" (simulated k-space)" if volume.source.simulated else ""), fontsize=9)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def _psnr(image: NDArray[np.float32], truth: NDArray[np.float32] | None) -> str:
+    """The figure in a title, where there is one to give."""
+    if truth is None or truth is image or min(truth.shape) < 7 or truth.max() <= 0:
+        return ""
+    return f"\nPSNR {evaluate_images(image, truth)['psnr/slice/whole']:.2f} dB"
+
+
+def _frame(axis: Axes) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _view(
+    source: InputVolume,
+) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], float, dict[str, str]]:
+    """How a slice (rows, columns) of the file is drawn: a function, the height of a pixel over its width, letters."""
+    spacing = np.linalg.norm(source.affine[:3, :2], axis=0)
+    if source.kind == "kspace":
+        return (lambda image: image), float(spacing[0] / spacing[1]), {}
+    world, signs = nibabel.io_orientation(source.affine)[:2].T
+    # horizontally x (or y where x is through the plane), the patient's right or front at the left; vertically the
+    # other one upwards
+    swap = world[0] < world[1]
+
+    def view(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        image = image.T if swap else image
+        vertical, horizontal = (signs[1], signs[0]) if swap else (signs[0], signs[1])
+        image = image[::-1] if vertical > 0 else image
+        return image[:, ::-1] if horizontal > 0 else image
+
+    across, up = sorted(int(axis) for axis in world)
+    height, width = (spacing[1], spacing[0]) if swap else (spacing[0], spacing[1])
+    letters = {"left": "RAS"[across], "right": "LPI"[across], "top": "RAS"[up], "bottom": "LPI"[up]}
+    return view, float(height / width), letters

@@ -1,0 +1,384 @@
+"""What comes out of a `RestorationEvaluator`: volumes, pictures, figures and a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from numpy.typing import NDArray
+
+from monai_d3gm.data.datasets import InputVolume
+from monai_d3gm.data.fastmri import write_submission
+from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
+from monai_d3gm.data.nifti import write_volume
+from monai_d3gm.engines.restoration import BASELINES, METHOD, RestorationEvents, RestoredVolume
+from monai_d3gm.handlers.panel import save_panel
+from monai_d3gm.metrics import PROTOCOLS, evaluate_detail, evaluate_images, format_table, paired_difference, summarise
+from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
+
+__all__ = ["MetricsReport", "RestorationFigures", "VolumeWriter"]
+
+logger = logging.getLogger(__name__)
+
+Figures = dict[str, dict[str, float]]
+"""method -> name of a figure (measure/protocol/region) -> value."""
+
+_PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image")
+_MEASURES = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".4f"), "nmse": ("NMSE", ".4f")}
+
+
+def check_outputs(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Refuse, before anything is computed, a folder that cannot be written or files that are there; make nothing.
+
+    Raises:
+        OutputError: naming the folder or the file.
+    """
+    for name in names:
+        if (folder / name).exists() and not overwrite:
+            raise OutputError(f"{folder / name} exists; choose another output_dir, or set overwrite to true.")
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        writable_folder(existing)
+    except OutputError as error:
+        raise OutputError(f"output_dir {folder} cannot be written: {error}") from error
+
+
+class VolumeWriter:
+    """Writes each volume when it is complete: images as NIfTI in the input's geometry, and a picture.
+
+    For an input ``name.nii.gz`` or ``name.h5`` these are ``name_restored.nii.gz``, ``name_std.nii.gz`` where several
+    samples were drawn, ``name_panel.png`` and, if asked for, ``name.h5`` in fastMRI's submission format for k-space
+    files. Each is written whole or not at all; the folder is made with the first.
+
+    Args:
+        output_dir: where to.
+        overwrite: replace files that are there (and remove those of an earlier run that are not written again).
+        save_h5: also write fastMRI's submission format.
+
+    Raises:
+        OutputError: when the engine starts: the folder cannot be written, or a file is there and ``overwrite`` is
+            False.
+    """
+
+    def __init__(self, output_dir: str | PathLike[str], overwrite: bool = False, save_h5: bool = False) -> None:
+        self.folder = Path(str(output_dir))
+        self.overwrite = overwrite
+        self.save_h5 = save_h5
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a `RestorationEvaluator`."""
+        engine.add_event_handler(Events.STARTED, self.check)
+        engine.add_event_handler(RestorationEvents.VOLUME_COMPLETED, self.write)
+
+    def check(self, engine: Any) -> None:
+        """Refuse to start where the results could not be written."""
+        names = [name for source in engine.volumes for name in self._names(source)]
+        check_outputs(self.folder, names, self.overwrite)
+
+    def write(self, engine: Any) -> None:
+        """Write the volume that is complete."""
+        volume: RestoredVolume = engine.state.volume
+        source = volume.source
+        folder = writable_folder(self.folder)
+        restored, std, panel, *submission = (folder / name for name in self._names(source))
+        restored_volume = volume.as_volume(volume.images[METHOD])
+        for path, data in ((restored, restored_volume), (std, volume.std)):
+            if data is None:
+                path.unlink(missing_ok=True)
+            else:
+                data = restored_volume if path is restored else volume.as_volume(data)
+                write_volume(path, data, source.affine, source.header)
+        save_panel(panel, volume, overwrite=self.overwrite)
+        for path in submission:
+            write_submission(path, np.moveaxis(restored_volume, -1, 0), overwrite=self.overwrite)
+        logger.info("%s: written to %s", source.path.name, restored)
+
+    def _names(self, source: InputVolume) -> list[str]:
+        names = [f"{source.stem}_{kind}" for kind in ("restored.nii.gz", "std.nii.gz", "panel.png")]
+        return names + ([f"{source.stem}.h5"] if self.save_h5 and source.kind == "kspace" else [])
+
+
+class RestorationFigures:
+    """Takes the figures of every volume with a truth: all protocols of `evaluate_images`, and measures of detail.
+
+    ``by_input`` holds them by the input's stem; at the end of a run ``engine.state.metrics`` has the restoration's
+    means over inputs, each under its name (``psnr/slice/whole`` and so on).
+    """
+
+    def __init__(self) -> None:
+        self.by_input: dict[str, Figures] = {}
+        self.problems: dict[str, str] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a `RestorationEvaluator`."""
+        engine.add_event_handler(Events.STARTED, self.clear)
+        engine.add_event_handler(RestorationEvents.VOLUME_COMPLETED, self.take)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.publish)
+
+    def clear(self, engine: Any) -> None:
+        """Forget an earlier run."""
+        self.by_input, self.problems = {}, {}
+
+    def take(self, engine: Any) -> None:
+        """Take the figures of the volume that is complete."""
+        volume: RestoredVolume = engine.state.volume
+        if volume.reference is None:
+            return
+        stem, truth = volume.source.stem, volume.reference
+        try:
+            self.by_input[stem] = {
+                method: _figures(volume.images[method], truth)
+                for method in (*BASELINES, METHOD)
+                if method in volume.images
+            }
+        except ValueError as error:  # too small for the measures, or a truth without signal
+            self.problems[stem] = f"no figures: {error}"
+
+    def publish(self, engine: Any) -> None:
+        """Put the means over inputs into the engine's metrics."""
+        engine.state.metrics.update(_mean([figures[METHOD] for figures in self.by_input.values()]))
+
+
+class MetricsReport:
+    """Prints a table of the figures and writes ``metrics.json`` when all inputs are restored.
+
+    The report has neither a clock nor paths, so that two runs with one seed write the same bytes: per input its
+    protocol, figures and warnings; the parameters; the checkpoint's hash and training; versions of packages.
+
+    Args:
+        output_dir: where to.
+        figures: the handler that takes the figures; attached before this one.
+        weights: the checkpoint's file.
+        parameters: what the run was told, as plain values.
+        remarks: warnings that hold for every input.
+        overwrite: replace a report that is there.
+        group_pattern: regular expression with one group that finds an input's contrast in its stem; the report then
+            has a summary for each contrast, with differences paired by subject. None for no summary.
+        subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
+            not match.
+
+    Raises:
+        OutputError: when the engine starts: the folder cannot be written, or the report is there and ``overwrite`` is
+            False.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | PathLike[str],
+        figures: RestorationFigures,
+        weights: str | PathLike[str],
+        parameters: Mapping[str, Any],
+        remarks: Sequence[str] = (),
+        overwrite: bool = False,
+        group_pattern: str | None = None,
+        subject_pattern: str = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)",
+    ) -> None:
+        self.folder = Path(str(output_dir))
+        self.figures = figures
+        self.weights = Path(weights)
+        self.parameters = dict(parameters)
+        self.remarks = list(remarks)
+        self.overwrite = overwrite
+        self.group_pattern = group_pattern
+        self.subject_pattern = subject_pattern
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a `RestorationEvaluator`."""
+        engine.add_event_handler(Events.STARTED, self.check)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def check(self, engine: Any) -> None:
+        """Refuse to start where the report could not be written; log the warnings."""
+        check_outputs(self.folder, ["metrics.json"], self.overwrite)
+        for source in engine.volumes:
+            for remark in self._remarks(source):
+                logger.warning("%s: %s", source.path.name, remark)
+
+    def write(self, engine: Any) -> None:
+        """Print the tables and write the report."""
+        report: dict[str, Any] = {
+            "inputs": {source.stem: self._input(source) for source in engine.volumes},
+            "parameters": self.parameters,
+            "checkpoint": {"file": self.weights.name, "sha256": weights_hash(self.weights)}
+            | read_checkpoint(self.weights)["d3gm"],
+            "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        }
+        if self.figures.by_input:
+            print(_table(self.figures.by_input))
+        if self.group_pattern is not None and self.figures.by_input:
+            report["summary"] = self._summary()
+        text = json.dumps(_plain(report), indent=2, allow_nan=False)
+        with atomic_path(writable_folder(self.folder) / "metrics.json", overwrite=self.overwrite) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    def _input(self, source: InputVolume) -> dict[str, Any]:
+        """The report of one input."""
+        entry: dict[str, Any] = {
+            "file": source.path.name,
+            "protocol": {
+                "data": _origin(source),
+                "coils": max(1, source.coils),
+                "slices": list(source.slices),
+                "shape": list(source.shape),
+                "figures": "measure/protocol/region; whole image and foreground; see monai_d3gm.metrics.image",
+            },
+            "figures": self.figures.by_input.get(source.stem, {}),
+            "warnings": self._remarks(source),
+        }
+        if source.stem in self.figures.problems:
+            entry["warnings"].append(self.figures.problems[source.stem])
+        return entry
+
+    def _remarks(self, source: InputVolume) -> list[str]:
+        """What a reader of the figures must know about an input."""
+        remarks = list(self.remarks)
+        if source.simulated:
+            remarks.append("k-space was simulated from magnitude images; this is not the reconstruction of a scan")
+        if min(source.kept_band) < 1:
+            rows, columns = source.kept_band
+            remarks.append(f"interpolated: only {rows:.2f} x {columns:.2f} of the band (rows x columns) was kept")
+        if source.header is not None and len(frames := source.header.get_data_shape()) == 4 and frames[3] > 1:
+            remarks.append(f"4-D file: the first of {frames[3]} volumes was taken")
+        if source.skipped:
+            remarks.append(f"slices that are zero everywhere were skipped: {_numbers(source.skipped)}")
+        others = sorted(set(range(source.shape[2])) - set(source.slices) - set(source.skipped))
+        if others:
+            remarks.append(f"not restored, as asked for, and zero in the output: slices {_numbers(others)}")
+        if not source.has_truth:
+            remarks.append("no truth is known: no figures")
+        return remarks
+
+    def _summary(self) -> dict[str, Any]:
+        """Figures and paired differences of each contrast; printed too."""
+        groups: dict[str, dict[str, Figures]] = {}
+        for stem, figures in self.figures.by_input.items():
+            groups.setdefault(_found(self.group_pattern, stem, "other").upper(), {})[stem] = figures
+        summary: dict[str, Any] = {}
+        rows = []
+        for group, inputs in sorted(groups.items()):
+            methods = [m for m in (*BASELINES, METHOD) if all(m in figures for figures in inputs.values())]
+            values = {m: self._by_subject(inputs, m) for m in methods}
+            summary[group] = {
+                "inputs": sorted(inputs),
+                "figures": {m: {f: _entry(summarise(by)) for f, by in values[m].items()} for m in methods},
+                "differences": {
+                    f"{METHOD} - {m}": {
+                        f: _entry(paired_difference(values[METHOD][f], values[m][f]))
+                        for f in values[METHOD]
+                        if f in values[m]
+                    }
+                    for m in methods
+                    if m != METHOD
+                },
+            }
+            for protocol in PROTOCOLS:
+                for m in methods:
+                    if m != METHOD and (figure := f"psnr/{protocol}/whole") in values[m]:
+                        difference = paired_difference(values[METHOD][figure], values[m][figure])
+                        row = {"contrast": group, "protocol": f"{protocol}, whole image", "than": m}
+                        rows.append(row | {"PSNR higher by (dB)": difference.format(2)})
+        print("\nDifferences within subjects\n" + format_table(rows))
+        return summary
+
+    def _by_subject(self, inputs: Mapping[str, Figures], method: str) -> dict[str, dict[str, list[float]]]:
+        """Name of a figure -> subject -> its finite values; figures that some input lacks are left out."""
+        names = set.intersection(*(set(figures[method]) for figures in inputs.values()))
+        result: dict[str, dict[str, list[float]]] = {}
+        for name in sorted(names):
+            by: dict[str, list[float]] = {}
+            for stem, figures in inputs.items():
+                by.setdefault(_found(self.subject_pattern, stem, stem), []).append(figures[method][name])
+            if all(math.isfinite(value) for values in by.values() for value in values):
+                result[name] = by
+        return result
+
+
+def _figures(image: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for protocol in PROTOCOLS:
+        figures |= evaluate_images(image, truth, protocol)
+    if min(truth.shape[1:]) >= 32:
+        figures |= evaluate_detail(image, truth)
+    return figures
+
+
+def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the figures that all have."""
+    if not figures:
+        return {}
+    names = [name for name in figures[0] if all(name in other for other in figures)]
+    return {name: float(np.mean([each[name] for each in figures])) for name in names}
+
+
+def _table(by_input: Mapping[str, Figures]) -> str:
+    """A row for each input, protocol and method; the means over inputs where there are several."""
+    blocks = dict(by_input)
+    if len(blocks) > 1:
+        blocks = {**blocks, f"mean of {len(by_input)}": _means(list(by_input.values()))}
+    rows: list[dict[str, object]] = []
+    for name, methods in blocks.items():
+        for protocol, region in ((p, r) for p in PROTOCOLS for r in ("whole", "foreground")):
+            for method, figures in methods.items():
+                if f"psnr/{protocol}/{region}" in figures:
+                    row: dict[str, object] = {"input": name, "protocol": f"{protocol}, {region}", "method": method}
+                    for measure, (title, digits) in _MEASURES.items():
+                        row[title] = format(figures[f"{measure}/{protocol}/{region}"], digits)
+                    rows.append(row)
+    return (
+        "PSNR (dB), SSIM and NMSE of magnitude images. slice: data range of each slice, mean over slices; volume: "
+        "fastMRI's, data range of the volume.\n" + format_table(rows)
+    )
+
+
+def _means(inputs: Sequence[Figures]) -> Figures:
+    methods = [method for method in inputs[0] if all(method in other for other in inputs)]
+    return {method: _mean([figures[method] for figures in inputs]) for method in methods}
+
+
+def _entry(summary: Any) -> dict[str, Any]:
+    """A summary as plain containers."""
+    return {"mean": summary.mean, "interval": summary.interval, "values": dict(summary.values)}
+
+
+def _origin(source: InputVolume) -> str:
+    coil = "single-coil" if source.coils <= 1 else "multi-coil"
+    if source.simulated:
+        return f"simulated {coil} k-space from magnitude images"
+    return f"measured {coil} k-space, " + ("undersampled here" if source.has_truth else "undersampled as acquired")
+
+
+def _found(pattern: str | None, text: str, default: str) -> str:
+    match = re.search(pattern, text) if pattern else None
+    return match[1] if match else default
+
+
+def _numbers(values: Sequence[int]) -> str:
+    """1, 2, 3, 7 as 1-3, 7."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _plain(value: Any) -> Any:
+    """Plain containers for JSON; figures that are not finite become text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
