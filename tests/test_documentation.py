@@ -34,7 +34,7 @@ def test_the_example_runs(path: str, results: list[str]) -> None:
 def test_the_options_exist_in_the_bundle() -> None:
     table = README[README.index("| option |") : README.index("The defaults stand in")]
     options = set(re.findall(r"^\| `--(\w+)`", table, re.MULTILINE))
-    assert len(options) == 10
+    assert len(options) == 11
     config = json.loads((ROOT / "bundles/mri_recon/configs/inference.json").read_text(encoding="utf-8"))
     assert options <= set(config)
 
