@@ -80,7 +80,6 @@ setup(
         "h5py>=3.10",
         "scikit-image>=0.22",
         "sigpy>=0.1.26",
-        "ismrmrd>=1.14",
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "pytorch-ignite>=0.5.0",
