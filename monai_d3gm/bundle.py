@@ -7,6 +7,7 @@ MONAI's command line only: a ``ConfigWorkflow`` made in Python is left alone.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import json
@@ -63,14 +64,15 @@ def find_bundle_root(name: str | PathLike[str]) -> str:
 
 
 def check_command_line() -> None:
-    """Refuse unknown keys on the command line ``python -m monai.bundle run``, and let its errors end in their cause.
+    """Refuse what the command line ``python -m monai.bundle run`` gets wrong, and let its errors end in their cause.
 
     A key is known if the config files have it at their top level; of a nested key (``a::b``) the first part counts.
-    From then on an error ends the program with its cause as the last line on stderr. Without such a command line
-    nothing is done.
+    Where the config has a number or a truth value, the command line must give one (Fire takes ``false`` for text, and
+    text for true). From then on an error ends the program with its cause as the last line on stderr. Without such a
+    command line nothing is done.
 
     Raises:
-        BundleError: an unknown key.
+        BundleError: an unknown key, or a value of another kind.
 
     >>> check_command_line()
     """
@@ -80,14 +82,32 @@ def check_command_line() -> None:
     sys.excepthook = _print_cause
     from monai.bundle import ConfigParser
 
-    known = {"_meta_"} | {key for file in options["config_file"] for key in ConfigParser.load_config_file(file)}
-    known = {re.split("::|#", key)[0] for key in known}
-    for key in options:
+    config: dict[str, Any] = {"_meta_": {}}
+    for file in options["config_file"]:
+        config |= ConfigParser.load_config_file(file)
+    known = {re.split("::|#", key)[0] for key in config}
+    for key, values in options.items():
         first = re.split("::|#", key)[0]
         if first not in known and key not in _run_parameters():
             near = difflib.get_close_matches(first, known, n=3)
             hint = f"did you mean {' or '.join('--' + name for name in near)}?" if near else "see docs/README.md."
             raise BundleError(f"unknown key --{key}; {hint}")
+        if len(values) == 1:
+            _check_kind(key, values[0], config.get(key))
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """Refuse text for a number and all but True and False for a truth value; expressions pass."""
+    if not isinstance(default, int | float) or str(value).startswith(("$", "@", "%")):
+        return
+    try:
+        value = ast.literal_eval(value) if isinstance(value, str) else value
+    except (SyntaxError, ValueError):
+        pass
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise BundleError(f"{key} is {value!r}; accepted: True or False.")
+    if not isinstance(default, bool) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise BundleError(f"{key} is {value!r}; accepted: a number.")
 
 
 def root_cause(error: BaseException) -> BaseException:

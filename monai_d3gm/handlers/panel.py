@@ -17,7 +17,7 @@ from monai_d3gm.data.files import atomic_path
 from monai_d3gm.engines.restoration import METHOD, RestoredVolume
 from monai_d3gm.metrics import evaluate_images
 
-__all__ = ["save_panel"]
+__all__ = ["save_panel", "slice_view"]
 
 _HEIGHT = 3.2
 _WINDOW = 99.8
@@ -40,7 +40,7 @@ def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: 
         OutputError: the file cannot be written, or is there already and ``overwrite`` is False.
     """
     index = len(volume.source.slices) // 2
-    view, aspect, letters = _view(volume.source)
+    view, aspect, letters = slice_view(volume.source)
     shown = {"zero-filled": volume.images["zero-filled"][index], METHOD: volume.images[METHOD][index]}
     maps = {}
     if volume.reference is not None:
@@ -87,10 +87,15 @@ def _frame(axis: Axes) -> None:
     axis.set_yticks([])
 
 
-def _view(
+def slice_view(
     source: InputVolume,
 ) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], float, dict[str, str]]:
-    """How a slice (rows, columns) of the file is drawn: a function, the height of a pixel over its width, letters."""
+    """How a slice (rows, columns) of an input is drawn.
+
+    Returns:
+        A function from the slice to the picture's rows and columns; the height of its pixels over their width; the
+        letters of the patient's sides (R, L, A, P, S, I), by the picture's side, none where they are not known.
+    """
     spacing = np.linalg.norm(source.affine[:3, :2], axis=0)
     if source.kind == "kspace":
         return (lambda image: image), float(spacing[0] / spacing[1]), {}

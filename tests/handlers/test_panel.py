@@ -1,0 +1,95 @@
+"""The picture of a slice: radiological orientation, physical aspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_d3gm.data import InputVolume
+from monai_d3gm.engines import RestoredVolume
+from monai_d3gm.handlers.panel import save_panel, slice_view
+
+
+def source(affine: np.ndarray, kind: Any = "nifti", shape: tuple[int, int, int] = (24, 16, 1)) -> InputVolume:
+    return InputVolume(
+        path=Path("a.nii"),
+        stem="a",
+        kind=kind,
+        shape=shape,
+        slices=(0,),
+        skipped=(),
+        affine=affine,
+        header=None,
+        simulated=kind == "nifti",
+        coils=1,
+        has_truth=True,
+        kept_band=(1.0, 1.0),
+        attributes={},
+    )
+
+
+def columns(*axes: tuple[float, float, float]) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(axes).T
+    return affine
+
+
+R, A, S = (2.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 5.0)
+L, P = (-2.0, 0.0, 0.0), (0.0, -3.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("affine", "corner", "aspect", "letters"),
+    [
+        (columns(R, A, S), (-1, -1), 3 / 2, "RLAP"),  # rows to the right, columns to the front
+        (columns(L, P, S), (0, 0), 3 / 2, "RLAP"),
+        (columns(A, R, S), (-1, -1), 3 / 2, "RLAP"),
+        (columns(P, L, S), (0, 0), 3 / 2, "RLAP"),
+        (columns(A, S, R), (-1, -1), 5 / 3, "APSI"),  # sagittal
+        (columns(S, L, A), (-1, 0), 5 / 2, "RLSI"),  # coronal
+    ],
+)
+def test_the_patients_right_or_front_is_at_the_left_and_the_front_or_head_on_top(
+    affine: np.ndarray, corner: tuple[int, int], aspect: float, letters: str
+) -> None:
+    """The voxel furthest to the right (or front) and to the front (or head) must be drawn in the upper left corner."""
+    image = np.arange(24 * 16, dtype=np.float32).reshape(24, 16)
+    view, drawn_aspect, sides = slice_view(source(affine))
+    drawn = view(image)
+    assert drawn[0, 0] == image[corner]
+    horizontal_first = np.argmax(np.abs(affine[:3, 0])) < np.argmax(np.abs(affine[:3, 1]))
+    assert drawn.shape == ((16, 24) if horizontal_first else (24, 16))
+    assert drawn_aspect == pytest.approx(aspect)
+    assert "".join(sides[side] for side in ("left", "right", "top", "bottom")) == letters
+
+
+def test_kspace_files_are_drawn_as_they_are_stored() -> None:
+    image = np.arange(24 * 16, dtype=np.float32).reshape(24, 16)
+    view, aspect, sides = slice_view(source(np.diag([2.0, 1.0, 3.0, 1.0]), "kspace"))
+    assert np.array_equal(view(image), image) and aspect == 2 and sides == {}
+
+
+def test_images_share_one_grey_scale(tmp_path: Path) -> None:
+    """The restoration is half as bright as the truth, and is drawn half as bright."""
+    truth = np.full((1, 24, 16), 8.0, dtype=np.float32)
+    truth[0, :4] = 0
+    images = {"zero-filled": truth / 4, "D3GM": truth / 2}
+    volume = RestoredVolume(source(np.diag([1.0, 1.0, 1.0, 1.0]), "kspace"), images, 0 * truth + 1, truth)
+    save_panel(tmp_path / "a.png", volume)
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"), dtype=int)
+    line = picture[int(0.6 * len(picture))]  # through the middle of all parts
+    for grey in (255 / 4, 255 / 2, 255):  # each part has a tenth of the width or more
+        assert (np.abs(line - grey) <= 1).mean() > 0.08
+
+
+def test_two_pictures_of_one_volume_are_one_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((1, 24, 16), dtype=np.float32)
+    volume = RestoredVolume(source(np.eye(4)), {"zero-filled": truth, "D3GM": truth}, None, None)
+    for name in ("a.png", "b.png"):
+        save_panel(tmp_path / name, volume)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

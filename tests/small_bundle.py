@@ -1,0 +1,142 @@
+"""A small copy of the bundle with an untrained network, small inputs, and MONAI's command line run in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import runpy
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from monai_d3gm.data import write_kspace
+from monai_d3gm.networks.checkpoint import save_checkpoint
+from monai_d3gm.networks.nets import ConditionalNAFNet
+from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import D3GMProcess
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "mri_recon"
+SMALL = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
+
+
+def save_untrained(path: Path, **changes: Any) -> None:
+    """An untrained network's checkpoint for the bundle's scheduler."""
+    torch.manual_seed(0)
+    network = ConditionalNAFNet(**{"patch_size": 2, **SMALL, **changes})
+    save_checkpoint(path, network, D3GMScheduler(D3GMProcess(tau=2.0), sigma_data=0.13), {}, {"steps": 0})
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle's configs with a small network, and its untrained weights."""
+    root = tmp_path_factory.mktemp("bundles") / "mri_recon"
+    shutil.copytree(BUNDLE / "configs", root / "configs")
+    for name in ("inference", "evaluate"):
+        file = root / "configs" / f"{name}.json"
+        config = json.loads(file.read_text())
+        config["network_def"].update(SMALL)
+        config["progress"] = False
+        file.write_text(json.dumps(config))
+    (root / "models").mkdir()
+    save_untrained(root / "models" / "model.pt")
+    return root
+
+
+def magnitude(rows: int = 40, columns: int = 36, slices: int = 3) -> np.ndarray:
+    """A bright ellipsoid with a dark one inside: different along every axis."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (rows, columns, slices)), indexing="ij")
+    volume = 1.0 * ((x / 0.8) ** 2 + (y / 0.6) ** 2 + (z / 3) ** 2 < 1)
+    volume -= 0.6 * (((x - 0.3) / 0.2) ** 2 + ((y + 0.1) / 0.3) ** 2 < 1)
+    return (100 * volume * (1 + 0.3 * np.sin(9 * x) * np.cos(7 * y))).clip(0).astype(np.float32)
+
+
+def write_nifti(path: Path, data: np.ndarray) -> Path:
+    """A NIfTI file with an oblique affine, 1 x 2 x 3 mm."""
+    affine = np.array([[0, 2, 0, -30], [-1, 0, 0, 20], [0, 0.02, 3, 5], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(data, affine), path)
+    return path
+
+
+def full_kspace(rows: int = 32, columns: int = 24, slices: int = 2) -> np.ndarray:
+    """Fully sampled k-space of `magnitude`."""
+    image = np.moveaxis(magnitude(rows, columns, slices), -1, 0).astype(np.complex64)
+    axes = (-2, -1)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes), norm="ortho"), axes).astype(np.complex64)
+
+
+@pytest.fixture
+def nifti(tmp_path: Path) -> Path:
+    """A folder with one volume."""
+    folder = tmp_path / "volumes"
+    folder.mkdir()
+    write_nifti(folder / "sub-01_T1w.nii.gz", magnitude())
+    return folder
+
+
+@pytest.fixture
+def h5(tmp_path: Path) -> Path:
+    """A folder with one fully sampled single-coil file."""
+    folder = tmp_path / "kspace"
+    folder.mkdir()
+    write_kspace(folder / "file1.h5", full_kspace(), recon_size=(20, 20))
+    return folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """What the user reads last."""
+        return self.err.rstrip("\n").rpartition("\n")[2]
+
+
+@contextlib.contextmanager
+def logging_kept() -> Iterator[None]:
+    """Undo what a bundle's logging.conf does to the loggers of this process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    disabled = {name: each.disabled for name, each in root.manager.loggerDict.items() if hasattr(each, "disabled")}
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level
+        for name, state in disabled.items():
+            logging.getLogger(name).disabled = state
+
+
+@pytest.fixture
+def monai_bundle(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
+    """``python -m monai.bundle ARGUMENTS`` without the seconds that a new process takes to import."""
+
+    def command(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", *map(str, arguments)])
+        monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+        status = 0
+        capfd.readouterr()
+        with logging_kept(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+            except Exception:
+                status = 1
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        out, err = capfd.readouterr()
+        return Run(status, out, err)
+
+    return command
