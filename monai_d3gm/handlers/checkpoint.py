@@ -65,7 +65,7 @@ class TrainingCheckpoint:
         if not self.path.exists():
             logger.info("no checkpoint %s: training starts from the beginning", self.path.name)
             return
-        load = CheckpointLoader(str(self.path), {**self.objects, "trainer": engine}, map_location={})
+        load = CheckpointLoader(str(self.path), {**self.objects, "trainer": engine})
         load(engine)
         logger.info("going on from %s after epoch %d", self.path.name, engine.state.epoch)
 

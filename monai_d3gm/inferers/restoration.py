@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_d3gm.inferers.diffusion import autocast_dtype
-from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.networks.schedulers import D3GMScheduler, size_multiple
 from monai_d3gm.sde import T_MIN, Step, sample, time_grid
 
 __all__ = ["RestorationInferer"]
@@ -24,6 +25,7 @@ __all__ = ["RestorationInferer"]
 logger = logging.getLogger(__name__)
 
 Correction = Callable[[Tensor, Any], Tensor]
+Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 class RestorationInferer(Inferer):
@@ -257,32 +259,60 @@ class RestorationInferer(Inferer):
                 yield indices, images
                 jobs = jobs[len(batch) :]
 
-    def _denoiser(self, network: nn.Module) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    def _denoiser(self, network: nn.Module) -> Denoiser:
         """D(x_t, mu, t), tiled and under autocast as configured."""
         whole = self.scheduler.denoiser(network)
-        tiles = self.roi_size
+        if self.roi_size is None:
+            evaluate = whole
+        else:
+            evaluate = _tiled(whole, self.roi_size, self.overlap, size_multiple(network))
 
         def denoise(x_t: Tensor, mu: Tensor, t: float) -> Tensor:
             with torch.autocast(mu.device.type, self.amp, enabled=self.amp is not None):
-                if tiles is None:
-                    return whole(x_t, mu, t)
-                extent = mu.shape[2:]
-                roi = (tiles,) * len(extent) if isinstance(tiles, int) else tuple(tiles)
-                if len(roi) != len(extent):
-                    raise ValueError(f"roi_size is {roi}; the images have {len(extent)} spatial axes")
-                channels = mu.shape[1]
-                restored = sliding_window_inference(
-                    torch.cat([x_t, mu], dim=1),
-                    roi_size=[min(size, whole_size) for size, whole_size in zip(roi, extent, strict=True)],
-                    sw_batch_size=1,
-                    predictor=lambda tile: whole(tile[:, :channels], tile[:, channels:], t),
-                    overlap=self.overlap,
-                    mode="gaussian",
-                )
-                assert isinstance(restored, Tensor)
-                return restored
+                return evaluate(x_t, mu, t)
 
         return denoise
+
+
+def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, multiple: int) -> Denoiser:
+    """The denoiser evaluated tile by tile. Tiles lie on multiples of the network's stride, as the whole image does."""
+
+    def evaluate(x_t: Tensor, mu: Tensor, t: float) -> Tensor:
+        extent = mu.shape[2:]
+        sizes = (roi_size,) * len(extent) if isinstance(roi_size, int) else tuple(roi_size)
+        if len(sizes) != len(extent):
+            raise ValueError(f"roi_size is {sizes}; the images have {len(extent)} spatial axes")
+        padded = [size + -size % multiple for size in extent]
+        roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, padded, strict=True)]
+        steps = [max(int(size * (1 - overlap)) // multiple, 1) * multiple for size in roi]
+        pad = [amount for size in reversed(extent) for amount in (0, -size % multiple)]
+        channels = mu.shape[1]
+        restored = sliding_window_inference(
+            F.pad(torch.cat([x_t, mu], dim=1), pad, mode="replicate") if any(pad) else torch.cat([x_t, mu], dim=1),
+            roi_size=roi,
+            sw_batch_size=1,
+            predictor=lambda tile: denoise(tile[:, :channels], tile[:, channels:], t),
+            overlap=[1 - (step + 0.5) / size for step, size in zip(steps, roi, strict=True)],  # MONAI rounds down
+            roi_weight_map=_blending_weights(roi).to(mu.device),
+        )
+        assert isinstance(restored, Tensor)
+        for axis, size in enumerate(extent, 2):
+            restored = restored.narrow(axis, 0, size)
+        return restored
+
+    return evaluate
+
+
+def _blending_weights(roi: Sequence[int]) -> Tensor:
+    """Gaussian weights of a tile, of standard deviation 1/8 of its extent, as MONAI's but not cut off from below.
+
+    Cut off, tiles that meet at the image's border would count alike there, whichever has its own border near.
+    """
+    weights = torch.ones(())
+    for size in roi:
+        position = torch.arange(size) - (size - 1) / 2
+        weights = weights[..., None] * torch.exp(-0.5 * (position / (size / 8)) ** 2)
+    return weights
 
 
 def _to_slices(volume: Tensor) -> Tensor:

@@ -1,0 +1,243 @@
+"""RestorationInferer: batches, samples, tiles, volumes, consistency, the fidelity dial, memory."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from monai_d3gm.consistency import KspaceConsistency, channels_to_complex, fft2c
+from monai_d3gm.inferers import RestorationInferer
+from monai_d3gm.networks.nets import ConditionalNAFNet
+from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import OrnsteinUhlenbeckBridge, sample, time_grid
+
+
+def network(**arguments: Any) -> ConditionalNAFNet:
+    torch.manual_seed(0)
+    options = {"width": 8, "encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,), "attention_window": 16}
+    net = ConditionalNAFNet(**{**options, **arguments}).eval()
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith(("beta", "gamma")):
+                parameter.fill_(0.3)
+    return net
+
+
+def images(batch: int = 2, size: tuple[int, ...] = (16, 16), channels: int = 2) -> Tensor:
+    return torch.rand(batch, channels, *size, generator=torch.Generator().manual_seed(1))
+
+
+def test_it_is_the_sampler() -> None:
+    scheduler, net, mu = D3GMScheduler(), network(), images()
+    expected = sample(scheduler.denoiser(net), mu, scheduler.process, steps=5, seed=7, items=["a", "b"])
+    torch.testing.assert_close(RestorationInferer(scheduler, seed=7)(mu, net, items=["a", "b"]), expected)
+
+
+@pytest.mark.parametrize("eta, order", [(0.0, 2), (1.0, 1)])
+def test_a_batch_equals_its_elements(eta: float, order: int) -> None:
+    net, mu = network(), images(8)
+    kspace = fft2c(channels_to_complex(images(8)))
+    consistency = KspaceConsistency(kspace, torch.arange(16) % 4 == 0, noise_std=0.01)
+    options: dict[str, Any] = {"eta": eta, "order": order, "num_samples": 2}
+    mean, std = RestorationInferer(D3GMScheduler(), **options).moments(mu, net, consistency)
+    for i in range(8):
+        one = RestorationInferer(D3GMScheduler(), **options)
+        alone = one.moments(mu[i : i + 1], net, consistency.select([i]), items=[i])
+        torch.testing.assert_close(mean[i : i + 1], alone[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(std[i : i + 1], alone[1], atol=1e-5, rtol=0)
+    for size in (1, 3):
+        split = RestorationInferer(D3GMScheduler(), batch_size=size, **options)(mu, net, consistency)
+        torch.testing.assert_close(split, mean, atol=1e-5, rtol=0)
+
+
+def test_two_runs_are_bit_identical() -> None:
+    restore = RestorationInferer(D3GMScheduler(), eta=1.0, order=1)
+    assert torch.equal(restore(images(), network()), restore(images(), network()))
+
+
+def test_moments_are_those_of_the_samples() -> None:
+    net, mu = network(), images()
+    samples = [
+        sample(D3GMScheduler().denoiser(net), mu, D3GMScheduler().process, items=[(i, k) for i in range(2)])
+        for k in range(4)
+    ]
+    mean, std = RestorationInferer(D3GMScheduler(), num_samples=4).moments(mu, net)
+    torch.testing.assert_close(mean, torch.stack(samples).mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(std, torch.stack(samples).std(0), atol=1e-6, rtol=1e-4)
+    magnitude = RestorationInferer(D3GMScheduler(), num_samples=4).moments(
+        mu, net, of=lambda x: x.norm(dim=1, keepdim=True)
+    )
+    torch.testing.assert_close(magnitude[1], torch.stack([s.norm(dim=1, keepdim=True) for s in samples]).std(0))
+
+
+def test_one_sample_has_no_deviation() -> None:
+    assert not RestorationInferer(D3GMScheduler()).moments(images(), network())[1].any()
+
+
+@pytest.mark.parametrize("size, roi", [((96, 96), 64), ((101, 90), 50), ((70, 130), (64, 72))])
+def test_tiles_equal_the_whole(size: tuple[int, int], roi: int | tuple[int, int]) -> None:
+    """A few convolutions and a window of 8: but near its border a tile sees what the whole sees.
+
+    There the weights are below exp(-0.5 * (4 * 3 / 4)^2) = 0.011 of the neighbour's.
+    """
+    net, mu = network(attention_window=8, middle_blocks=0, patch_size=2), images(1, size)
+    whole = RestorationInferer(D3GMScheduler())(mu, net)
+    tiled = RestorationInferer(D3GMScheduler(), roi_size=roi, overlap=0.5)(mu, net)
+    assert (whole - tiled).abs().max() < 0.01 * whole.std()
+
+
+def test_a_tile_as_large_as_the_image_is_the_image() -> None:
+    net, mu = network(), images(1, (30, 21))
+    whole = RestorationInferer(D3GMScheduler())(mu, net)
+    torch.testing.assert_close(RestorationInferer(D3GMScheduler(), roi_size=(64, 64))(mu, net), whole)
+
+
+def test_volumes_go_slice_by_slice() -> None:
+    net, mu = network(), images(2, (16, 12, 3))
+    restore = RestorationInferer(D3GMScheduler())
+    volume = restore(mu, net, items=["a", "b"])
+    for d in range(3):
+        torch.testing.assert_close(volume[..., d], restore(mu[..., d], net, items=[f"a/{d}", f"b/{d}"]))
+
+
+def test_a_3d_network_takes_the_volume_whole() -> None:
+    net = network(spatial_dims=3, in_channels=2, out_channels=1)
+    assert RestorationInferer(D3GMScheduler(), num_inference_steps=2)(images(1, (8, 8, 6), 1), net).shape[-1] == 6
+
+
+def test_hard_projection_holds_the_measurement() -> None:
+    truth, mu = images(), images() * 0.5
+    kspace = fft2c(channels_to_complex(truth))
+    mask = torch.arange(16) % 4 == 0
+    restored = RestorationInferer(D3GMScheduler())(mu, network(), KspaceConsistency(kspace, mask))
+    torch.testing.assert_close(fft2c(channels_to_complex(restored))[..., mask], kspace[..., mask], atol=1e-5, rtol=1e-5)
+
+
+def test_any_callable_gets_the_whole_batch() -> None:
+    shapes = []
+
+    def correction(x0_hat: Tensor, t: float) -> Tensor:
+        shapes.append(x0_hat.shape)
+        return x0_hat.clamp(0, 1)
+
+    restored = RestorationInferer(D3GMScheduler(), num_samples=2)(images(3), network(), correction)
+    assert set(shapes) == {(3, 2, 16, 16)} and 0 <= restored.min() and restored.max() <= 1
+    with pytest.raises(ValueError, match="batch_size is 2 for 3 images"):
+        RestorationInferer(D3GMScheduler(), batch_size=2)(images(3), network(), correction)
+
+
+class Counting(nn.Module):
+    """Counts evaluations and keeps rho, which the time given to the network is a multiple of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, 1, 1))
+        self.times: list[float] = []
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: None = None) -> Tensor:
+        self.times.append(float(timesteps[0]) / 10)
+        return x[:, :2] * 0.1
+
+
+@pytest.mark.parametrize("fidelity", [0.0, 0.25, 0.5, 0.9, 1.0])
+def test_fidelity_dial(fidelity: float) -> None:
+    """Evaluations between rho(1) and rho(1) + (1 - fidelity)(rho_end - rho(1)), the definition of the dial."""
+    scheduler, net = D3GMScheduler(), Counting()
+    RestorationInferer(scheduler, num_inference_steps=4, fidelity=fidelity)(images(), net)
+    first, end = float(scheduler.process.rho(1.0)), float(scheduler.process.rho(0.02))
+    assert len(net.times) == (1 if fidelity == 1 else 4)
+    assert net.times[0] == pytest.approx(first, abs=1e-4)
+    assert net.times[-1] == pytest.approx(first + (1 - fidelity) * (end - first), abs=1e-3)
+
+
+def test_fidelity_of_a_bridge() -> None:
+    """At its end rho is -infinite: the dial counts from the first time after it."""
+    scheduler, net = D3GMScheduler(OrnsteinUhlenbeckBridge()), Counting()
+    RestorationInferer(scheduler, num_inference_steps=4, fidelity=0.5)(images(), net)
+    times = time_grid(scheduler.process, 4)
+    first, end = float(scheduler.process.rho(times[1])), float(scheduler.process.rho(0.02))
+    assert net.times[-1] == pytest.approx((first + end) / 2, abs=1e-3)
+
+
+def test_reverse_initialisation() -> None:
+    scheduler, net, mu = D3GMScheduler(), network(), images()
+    start = RestorationInferer(scheduler, start=0.4)
+    expected = sample(scheduler.denoiser(net), mu, scheduler.process, start=0.4, initial=mu + 0.1)
+    torch.testing.assert_close(start(mu, net, initial=mu + 0.1), expected)
+    with pytest.raises(ValueError, match="start is 0.4"):
+        start(mu, net)
+    with pytest.raises(ValueError, match="start is 1.0"):
+        RestorationInferer(scheduler)(mu, net, initial=mu)
+
+
+class Greedy(nn.Module):
+    """Runs out of memory above a batch of two."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.size_multiple = net.size_multiple
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: None = None) -> Tensor:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.net(x, timesteps)
+
+
+def test_out_of_memory_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    net, mu = network(), images(5)
+    with caplog.at_level(logging.WARNING):
+        restored = RestorationInferer(D3GMScheduler())(mu, Greedy(net))
+    assert "going on with 2" in caplog.text
+    torch.testing.assert_close(restored, RestorationInferer(D3GMScheduler())(mu, net), atol=1e-5, rtol=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        RestorationInferer(D3GMScheduler(), halve_on_out_of_memory=False)(mu, Greedy(net))
+
+
+def test_half_precision_network_keeps_the_state_in_single() -> None:
+    restored = RestorationInferer(D3GMScheduler(), amp="bfloat16")(images(), network())
+    assert restored.dtype == torch.float32
+    torch.testing.assert_close(restored, RestorationInferer(D3GMScheduler())(images(), network()), atol=0.05, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
+def test_compiled_network() -> None:
+    restored = RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)(images(), network())
+    expected = RestorationInferer(D3GMScheduler(), num_inference_steps=2)(images(), network())
+    torch.testing.assert_close(restored, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"num_samples": 1.5}, "num_samples is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"fidelity": 1.5}, "fidelity is 1.5"),
+        ({"fidelity": 0.5, "grid": "t"}, "grid is 't'"),
+        ({"overlap": 1.0}, "overlap is 1.0"),
+        ({"roi_size": (0, 8)}, "roi_size is"),
+        ({"amp": "int8"}, "amp is 'int8'"),
+        ({"grid": "x"}, "grid"),
+        ({"t_min": 0.0}, "t_min"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RestorationInferer(D3GMScheduler(), **arguments)
+
+
+def test_bad_calls() -> None:
+    net, mu = network(), images()
+    with pytest.raises(ValueError, match="items has 1 keys"):
+        RestorationInferer(D3GMScheduler())(mu, net, items=["a"])
+    with pytest.raises(ValueError, match="roi_size is"):
+        RestorationInferer(D3GMScheduler(), roi_size=(8, 8, 8))(mu, net)
+    with pytest.raises(ValueError, match="mu"):
+        RestorationInferer(D3GMScheduler())(mu * float("nan"), net)
+    with pytest.raises(ValueError, match="order"):
+        RestorationInferer(D3GMScheduler(), order=3, eta=1.0)(mu, net)
