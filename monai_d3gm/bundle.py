@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["BundleError", "check_command_line", "find_bundle_root", "root_cause"]
+__all__ = ["BundleError", "check_command_line", "find_bundle_root", "is_refusal", "root_cause"]
 
 _CONFIG = "configs/inference.json"
 
@@ -124,6 +124,20 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether the package itself refuses something: a ValueError that it raised, whose message says all.
+
+    >>> try:
+    ...     find_bundle_root("no_such_bundle")
+    ... except BundleError as error:
+    ...     print(is_refusal(error), is_refusal(ValueError("of another package")))
+    True False
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    package = Path(__file__).resolve().parent
+    return isinstance(error, ValueError) and bool(frames) and package in Path(frames[-1][0].f_code.co_filename).parents
+
+
 def _run_parameters() -> set[str]:
     from monai.bundle import run
 
@@ -170,8 +184,8 @@ def _as_files(values: Sequence[Any]) -> list[str]:
 
 
 def _print_cause(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error that is the user's to mend as one line, and any other with its traceback and its cause last."""
+    """Print a refusal as one line, and any other error with its traceback and its cause last."""
     cause = root_cause(error)
-    if not isinstance(cause, ValueError):
+    if not is_refusal(cause):
         traceback.print_exception(kind, error, trace)
     print(f"error: {' '.join(str(cause).split()) or type(cause).__name__}", file=sys.stderr)

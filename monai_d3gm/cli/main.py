@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_d3gm import __version__
-from monai_d3gm.bundle import find_bundle_root, root_cause
+from monai_d3gm.bundle import BundleError, find_bundle_root, is_refusal, root_cause
 
 __all__ = ["main"]
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.command(parsed)
     except Exception as error:
         cause = root_cause(error)
-        if not isinstance(cause, ValueError):
+        if not is_refusal(cause):
             raise
         print(f"d3gm: error: {' '.join(str(cause).split())}", file=sys.stderr)
         return 1
@@ -122,7 +122,7 @@ def _info(arguments: argparse.Namespace) -> None:
     try:
         metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{root / 'configs' / 'metadata.json'}: cannot be read: {error}") from error
+        raise BundleError(f"{root / 'configs' / 'metadata.json'}: cannot be read: {error}") from error
     facts = {
         "bundle": str(root),
         "name": metadata.get("name", ""),

@@ -82,6 +82,18 @@ class RestorationEvaluator(SupervisedEvaluator):
 
     Raises:
         ValueError: the device is unknown or absent.
+
+    >>> from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, bundled_epi_path, collate_slices
+    >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+    >>> from monai_d3gm.networks.schedulers import D3GMScheduler
+    >>> dataset = KspaceSliceDataset(bundled_epi_path(), slices=2)
+    >>> loader = DataLoader(dataset, batch_sampler=VolumeBatchSampler(dataset), collate_fn=collate_slices)
+    >>> network = ConditionalNAFNet(width=4, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,))
+    >>> inferer = RestorationInferer(D3GMScheduler(), num_inference_steps=1)
+    >>> evaluator = RestorationEvaluator("cpu", loader, network, inferer, baseline=False, progress=False)
+    >>> evaluator.run()
+    >>> evaluator.state.volume.images["D3GM"].shape
+    (2, 128, 96)
     """
 
     def __init__(

@@ -34,6 +34,7 @@ Figures = dict[str, dict[str, float]]
 """method -> name of a figure (measure/protocol/region) -> value."""
 
 _PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image")
+_KINDS = [(protocol, region) for protocol in PROTOCOLS for region in ("whole", "foreground")]
 _MEASURES = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".4f"), "nmse": ("NMSE", ".4f")}
 
 
@@ -281,11 +282,11 @@ class MetricsReport:
                     if m != METHOD
                 },
             }
-            for protocol in PROTOCOLS:
+            for protocol, region in _KINDS:
                 for m in methods:
-                    if m != METHOD and (figure := f"psnr/{protocol}/whole") in values[m]:
+                    if m != METHOD and (figure := f"psnr/{protocol}/{region}") in values[m]:
                         difference = paired_difference(values[METHOD][figure], values[m][figure])
-                        row = {"contrast": group, "protocol": f"{protocol}, whole image", "than": m}
+                        row = {"contrast": group, "protocol": f"{protocol}, {region}", "than": m}
                         rows.append(row | {"PSNR higher by (dB)": difference.format(2)})
         print("\nDifferences within subjects\n" + format_table(rows))
         return summary
@@ -327,7 +328,7 @@ def _table(by_input: Mapping[str, Figures]) -> str:
         blocks = {**blocks, f"mean of {len(by_input)}": _means(list(by_input.values()))}
     rows: list[dict[str, object]] = []
     for name, methods in blocks.items():
-        for protocol, region in ((p, r) for p in PROTOCOLS for r in ("whole", "foreground")):
+        for protocol, region in _KINDS:
             for method, figures in methods.items():
                 if f"psnr/{protocol}/{region}" in figures:
                     row: dict[str, object] = {"input": name, "protocol": f"{protocol}, {region}", "method": method}
