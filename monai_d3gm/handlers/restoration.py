@@ -102,7 +102,6 @@ class VolumeWriter:
         save_panel(panel, volume, overwrite=self.overwrite)
         for path in submission:
             write_submission(path, np.moveaxis(restored_volume, -1, 0), overwrite=self.overwrite)
-        logger.info("%s: written to %s", source.path.name, restored)
 
     def _names(self, source: InputVolume) -> list[str]:
         names = [f"{source.stem}_{kind}" for kind in ("restored.nii.gz", "std.nii.gz", "panel.png")]
@@ -151,7 +150,7 @@ class RestorationFigures:
 
 
 class MetricsReport:
-    """Prints a table of the figures and writes ``metrics.json`` when all inputs are restored.
+    """Prints a table of the figures and where the results are, and writes ``metrics.json`` when all is restored.
 
     The report has neither a clock nor paths, so that two runs with one seed write the same bytes: per input its
     protocol, figures and warnings; the parameters; the checkpoint's hash and training; versions of packages.
@@ -221,6 +220,7 @@ class MetricsReport:
         text = json.dumps(_plain(report), indent=2, allow_nan=False)
         with atomic_path(writable_folder(self.folder) / "metrics.json", overwrite=self.overwrite) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+        print(f"Results: {self.folder}")
 
     def _input(self, source: InputVolume) -> dict[str, Any]:
         """The report of one input."""
