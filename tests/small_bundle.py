@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 
-from monai_d3gm.data import write_kspace
 from monai_d3gm.networks.checkpoint import save_checkpoint
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
@@ -36,10 +35,8 @@ def save_untrained(path: Path, **changes: Any) -> None:
     save_checkpoint(path, network, D3GMScheduler(D3GMProcess(tau=2.0), sigma_data=0.13), {}, {"steps": 0})
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_bundle(root: Path) -> Path:
     """The bundle's configs with a small network, and its untrained weights."""
-    root = tmp_path_factory.mktemp("bundles") / "mri_recon"
     shutil.copytree(BUNDLE / "configs", root / "configs")
     for name in ("inference", "evaluate"):
         file = root / "configs" / f"{name}.json"
@@ -74,24 +71,6 @@ def full_kspace(rows: int = 32, columns: int = 24, slices: int = 2) -> np.ndarra
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes), norm="ortho"), axes).astype(np.complex64)
 
 
-@pytest.fixture
-def nifti(tmp_path: Path) -> Path:
-    """A folder with one volume."""
-    folder = tmp_path / "volumes"
-    folder.mkdir()
-    write_nifti(folder / "sub-01_T1w.nii.gz", magnitude())
-    return folder
-
-
-@pytest.fixture
-def h5(tmp_path: Path) -> Path:
-    """A folder with one fully sampled single-coil file."""
-    folder = tmp_path / "kspace"
-    folder.mkdir()
-    write_kspace(folder / "file1.h5", full_kspace(), recon_size=(20, 20))
-    return folder
-
-
 @dataclass(frozen=True)
 class Run:
     """How a command ended."""
@@ -120,9 +99,8 @@ def logging_kept() -> Iterator[None]:
             logging.getLogger(name).disabled = state
 
 
-@pytest.fixture
-def monai_bundle(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
-    """``python -m monai.bundle ARGUMENTS`` without the seconds that a new process takes to import."""
+def monai_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
+    """``python -m monai.bundle ARGUMENTS`` as a function, without the seconds that a new process takes to import."""
 
     def command(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["monai.bundle", *map(str, arguments)])

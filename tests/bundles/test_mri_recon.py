@@ -132,7 +132,10 @@ def test_slices_without_signal_stay_zero(results: Callable[..., Path], tmp_path:
     assert any("zero everywhere" in warning for warning in report(output)["inputs"]["part"]["warnings"])
 
 
-def test_measured_kspace_is_restored_in_its_crop_and_units(results: Callable[..., Path], h5: Path) -> None:
+def test_measured_kspace_is_restored_in_its_crop_and_units(results: Callable[..., Path], tmp_path: Path) -> None:
+    h5 = tmp_path / "kspace"
+    h5.mkdir()
+    write_kspace(h5 / "file1.h5", full_kspace(), recon_size=(20, 20))
     output = results("--save_h5", "True", "--acceleration", 2, dataset=h5)
     image = read(output, stem="file1").get_fdata()
     truth = np.moveaxis(magnitude(32, 24, 2)[6:26, 2:22], -1, 0)
