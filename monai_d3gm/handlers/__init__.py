@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_d3gm.handlers.checkpoint import TrainingCheckpoint
+from monai_d3gm.handlers.checkpoint import KeepBest, TrainingCheckpoint
 from monai_d3gm.handlers.restoration import MetricsReport, RestorationFigures, VolumeWriter
 
-__all__ = ["MetricsReport", "RestorationFigures", "TrainingCheckpoint", "VolumeWriter"]
+__all__ = ["KeepBest", "MetricsReport", "RestorationFigures", "TrainingCheckpoint", "VolumeWriter"]

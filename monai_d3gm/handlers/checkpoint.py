@@ -1,4 +1,4 @@
-"""The state of a training run on disk: written whole after an epoch, and gone on with when the run starts again."""
+"""Training on disk: the state of the run, gone on with when it starts again, and the best network so far."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 
 from monai_d3gm.data.files import atomic_path
+from monai_d3gm.networks.checkpoint import read_checkpoint, save_checkpoint
+from monai_d3gm.networks.schedulers import D3GMScheduler
 
-__all__ = ["TrainingCheckpoint"]
+__all__ = ["KeepBest", "TrainingCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,3 +76,49 @@ class TrainingCheckpoint:
         with atomic_path(self.path) as temporary:
             objects = {**self.objects, "trainer": engine}
             torch.save({name: thing.state_dict() for name, thing in objects.items()}, temporary)
+
+
+class KeepBest:
+    """Writes the network as a bundle's checkpoint whenever the restoration's figure is the best so far.
+
+    Args:
+        path: the checkpoint; the best figure of an earlier part of the run is read from it.
+        network: what is written, such as the moving average of the weights.
+        scheduler: process, prediction type and sigma_d.
+        metric: name of the figure in the evaluator's metrics; larger is better.
+        normalization: how the images were scaled.
+        training: data and budget; the figure and the epoch are added.
+
+    Example:
+        >>> KeepBest("model.pt", torch.nn.Identity(), D3GMScheduler()).metric
+        'psnr/slice/whole'
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        network: torch.nn.Module,
+        scheduler: D3GMScheduler,
+        metric: str = "psnr/slice/whole",
+        normalization: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.network = network
+        self.scheduler = scheduler
+        self.metric = metric
+        self.normalization = dict(normalization or {})
+        self.training = dict(training or {})
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator, after the handler that publishes the figure."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compare, and write."""
+        figure = float(engine.state.metrics[self.metric])
+        best = read_checkpoint(self.path)["d3gm"]["training"]["figure"] if self.path.exists() else float("-inf")
+        logger.info("epoch %d: %s %.4f (best before: %.4f)", engine.state.epoch, self.metric, figure, best)
+        if figure > best:
+            found = {"metric": self.metric, "figure": figure, "epoch": engine.state.epoch}
+            save_checkpoint(self.path, self.network, self.scheduler, self.normalization, self.training | found)

@@ -10,7 +10,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from monai_d3gm.inferers.diffusion import autocast_dtype, linear_part
-from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.networks.schedulers import D3GMScheduler, crop_to, pad_to_multiple, size_multiple
 
 __all__ = ["RegressionInferer"]
 
@@ -38,8 +38,8 @@ class RegressionInferer(Inferer):
     ) -> Tensor:
         """F(mu), to be compared with (x_0 - mu) / sigma_d; with ``data_consistency``, its linear part of F(mu)."""
         with torch.autocast(inputs.device.type, self.amp, enabled=self.amp is not None):
-            prediction = network(inputs)
-        prediction = prediction.to(inputs.dtype)
+            prediction = network(pad_to_multiple(inputs, size_multiple(network)))
+        prediction = crop_to(prediction, inputs.shape[2:]).to(inputs.dtype)
         return prediction if data_consistency is None else linear_part(data_consistency, prediction, torch.tensor(1.0))
 
     @torch.no_grad()

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_d3gm.inferers.diffusion import autocast_dtype
-from monai_d3gm.networks.schedulers import D3GMScheduler, size_multiple
+from monai_d3gm.networks.schedulers import D3GMScheduler, crop_to, pad_to_multiple, size_multiple
 from monai_d3gm.sde import T_MIN, Step, sample, time_grid
 
 __all__ = ["RestorationInferer"]
@@ -282,13 +281,12 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
         sizes = (roi_size,) * len(extent) if isinstance(roi_size, int) else tuple(roi_size)
         if len(sizes) != len(extent):
             raise ValueError(f"roi_size is {sizes}; the images have {len(extent)} spatial axes")
-        padded = [size + -size % multiple for size in extent]
-        roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, padded, strict=True)]
+        joined = pad_to_multiple(torch.cat([x_t, mu], dim=1), multiple)
+        roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, joined.shape[2:], strict=True)]
         steps = [max(int(size * (1 - overlap)) // multiple, 1) * multiple for size in roi]
-        pad = [amount for size in reversed(extent) for amount in (0, -size % multiple)]
         channels = mu.shape[1]
         restored = sliding_window_inference(
-            F.pad(torch.cat([x_t, mu], dim=1), pad, mode="replicate") if any(pad) else torch.cat([x_t, mu], dim=1),
+            joined,
             roi_size=roi,
             sw_batch_size=1,
             predictor=lambda tile: denoise(tile[:, :channels], tile[:, channels:], t),
@@ -296,9 +294,7 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
             roi_weight_map=_blending_weights(roi).to(mu.device),
         )
         assert isinstance(restored, Tensor)
-        for axis, size in enumerate(extent, 2):
-            restored = restored.narrow(axis, 0, size)
-        return restored
+        return crop_to(restored, extent)
 
     return evaluate
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from monai_d3gm.networks.schedulers.d3gm import D3GMScheduler, size_multiple
+from monai_d3gm.networks.schedulers.d3gm import D3GMScheduler, crop_to, pad_to_multiple, size_multiple
 
-__all__ = ["D3GMScheduler", "size_multiple"]
+__all__ = ["D3GMScheduler", "crop_to", "pad_to_multiple", "size_multiple"]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from monai_d3gm.sde import D3GMProcess, DiffusionProcess, time_grid
 from monai_d3gm.sde import sample as draw_sample
 
-__all__ = ["D3GMScheduler", "PREDICTION_TYPES", "size_multiple"]
+__all__ = ["D3GMScheduler", "PREDICTION_TYPES", "crop_to", "pad_to_multiple", "size_multiple"]
 
 PREDICTION_TYPES = ("v_prediction", "sample", "epsilon", "score")
 
@@ -51,6 +51,29 @@ def size_multiple(network: Any) -> int:
     if hasattr(network, "down_blocks"):  # MONAI's DiffusionModelUNet halves the extent between its levels
         return int(2 ** (len(network.down_blocks) - 1))
     return 1
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """x (B, C, *spatial) with its last rows, columns and so on repeated, up to extents that are multiples.
+
+    Example:
+        >>> pad_to_multiple(torch.zeros(1, 1, 5, 8), 4).shape
+        torch.Size([1, 1, 8, 8])
+    """
+    pad = [amount for size in reversed(x.shape[2:]) for amount in (0, -size % multiple)]
+    return F.pad(x, pad, mode="replicate") if any(pad) else x
+
+
+def crop_to(x: Tensor, extent: Sequence[int]) -> Tensor:
+    """The first samples of x (B, C, *spatial) along each spatial axis: undoes :func:`pad_to_multiple`.
+
+    Example:
+        >>> crop_to(torch.zeros(1, 1, 8, 8), (5, 8)).shape
+        torch.Size([1, 1, 5, 8])
+    """
+    for axis, size in enumerate(extent, 2):
+        x = x.narrow(axis, 0, size)
+    return x
 
 
 class D3GMScheduler(Scheduler):
@@ -215,14 +238,8 @@ class D3GMScheduler(Scheduler):
 
         def denoise(x_t: Tensor, mu: Tensor, t: float | Tensor) -> Tensor:
             inputs, time = self.network_input(x_t, mu, t)
-            extent = inputs.shape[2:]
-            pad = [amount for size in reversed(extent) for amount in (0, -size % multiple)]
-            if any(pad):
-                inputs = F.pad(inputs, pad, mode="replicate")
-            output = network(inputs, timesteps=time, context=None)
-            for axis, size in enumerate(extent, 2):
-                output = output.narrow(axis, 0, size)
-            return self.to_x0(output, x_t, mu, t)
+            output = network(pad_to_multiple(inputs, multiple), timesteps=time, context=None)
+            return self.to_x0(crop_to(output, inputs.shape[2:]), x_t, mu, t)
 
         return denoise
 
