@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 
@@ -72,7 +73,9 @@ class TrainingCheckpoint:
         logger.info("going on from %s after epoch %d", self.path.name, engine.state.epoch)
 
     def save(self, engine: Engine) -> None:
-        """Write the file."""
+        """Write the file; of several processes, the first does."""
+        if idist.get_rank() > 0:
+            return
         with atomic_path(self.path) as temporary:
             objects = {**self.objects, "trainer": engine}
             torch.save({name: thing.state_dict() for name, thing in objects.items()}, temporary)
