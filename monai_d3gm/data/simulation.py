@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from monai_d3gm.consistency.fourier import complex_to_channels, fft2c
+from monai_d3gm.consistency.fourier import complex_to_channels
 from monai_d3gm.data.nifti import read_magnitude
 from monai_d3gm.transforms.kspace.functional import (
     cartesian_mask,
+    crop_readout,
     crop_to_acquired_band,
     keyed_generator,
     magnitude_scale,
+    phase_constrained,
+    phase_reference,
     simulate_kspace,
     truncate_band,
     zero_filled,
@@ -54,8 +57,9 @@ class SimulatedKspaceDataset(Dataset):
     Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
     workers. ``batch_size`` consecutive items share a width, which is drawn anew for each batch.
 
-    Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth; ``mu`` float32 (2, h, W), the
-    zero-filled image; ``kspace`` complex64 (h, W), zero where not sampled; ``mask`` bool (1, W); ``noise_std``, the
+    Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth; ``mu`` float32 (2, h, W), its
+    phase-constrained estimate; ``phase`` complex64 (h, W), the phase reference that both are divided by; ``kspace``
+    complex64 (h, W), zero where not sampled; ``mask`` bool (1, W); ``noise_std``, the
     standard deviation per real and imaginary part; ``scale``; ``acceleration``; ``key``. All but ``scale`` are in units
     in which the 99.5th percentile of the zero-filled magnitude of the full field of view is 1. h is ``strip``:
     cropping along the readout is exact.
@@ -75,7 +79,7 @@ class SimulatedKspaceDataset(Dataset):
         phase: largest amplitude of the smooth phase in radians.
         resolution: range of the share of the band that is kept along each axis.
         augment: False leaves orientation, contrast, resolution and place as they are.
-        progress: show a progress bar while the volumes are read.
+        progress: show a progress bar while the volumes are read, where stderr is a terminal.
 
     Raises:
         ValueError: an argument is out of range, or a volume cannot be used.
@@ -120,6 +124,12 @@ class SimulatedKspaceDataset(Dataset):
         self.snr, self.phase, self.resolution, self.augment = snr, phase, resolution, augment
 
         groups: list[Mapping[str, Any]] = [g if isinstance(g, Mapping) else {"paths": [g]} for g in volumes]
+        for number, group in enumerate(groups):
+            if not group["paths"]:
+                raise ValueError(f"volumes: group {number} of {len(groups)} has no file: its paths are empty.")
+            for path in group["paths"]:
+                if not Path(path).is_file():
+                    raise ValueError(f"volumes: {path}: no such file.")
         weights = np.array(
             [group.get("weight", len(group["paths"])) for group in groups],
             dtype=np.float64,
@@ -128,7 +138,7 @@ class SimulatedKspaceDataset(Dataset):
             raise ValueError(f"the groups' weights are {weights.tolist()}; accepted: numbers of at least 0, not all 0.")
         self.weights = weights / weights.sum()
         total = sum(len(group["paths"]) for group in groups)
-        with tqdm(total=total, desc="reading volumes", disable=not progress, leave=False) as bar:
+        with tqdm(total=total, desc="reading volumes", disable=None if progress else True, leave=False) as bar:
             self.groups = []
             for group in groups:
                 members = []
@@ -163,16 +173,19 @@ class SimulatedKspaceDataset(Dataset):
         mask = cartesian_mask(
             width, acceleration, self.masks[rng.integers(len(self.masks))], seed=int(rng.integers(2**32))
         )
-        mu = zero_filled(kspace * mask)
-        scale = magnitude_scale(mu.abs())
+        kspace = kspace * mask
+        scale = magnitude_scale(zero_filled(kspace).abs())
+        phase = phase_reference(kspace, mask)
         height = self.strip or self.height
         rows = np.flatnonzero((picture > _OBJECT_LEVEL * picture.max()).any(axis=1))
         start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
-        image, mu = (x[start : start + height] / scale for x in (image, mu))
+        kspace = crop_readout(kspace, start, height) / scale
+        image, phase = image[start : start + height] / scale, phase[start : start + height]
         return {
-            "image": complex_to_channels(image),
-            "mu": complex_to_channels(mu),
-            "kspace": fft2c(mu) * mask,
+            "image": complex_to_channels(image * phase.conj()),
+            "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None])),
+            "kspace": kspace,
+            "phase": phase,
             "mask": mask[None],
             "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
             "scale": torch.tensor(scale, dtype=torch.float32),

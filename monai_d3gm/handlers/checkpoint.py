@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 
 from monai_d3gm.data.files import atomic_path
-from monai_d3gm.networks.checkpoint import read_checkpoint, save_checkpoint
+from monai_d3gm.networks.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from monai_d3gm.networks.schedulers import D3GMScheduler
 
 __all__ = ["KeepBest", "TrainingCheckpoint"]
@@ -33,6 +33,9 @@ class TrainingCheckpoint:
         objects: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer and so
             on. The trainer's own state is saved with them, as ``trainer``.
         interval: epochs between two saves.
+
+    Raises:
+        CheckpointError: when the trainer starts: the file is damaged, or of another network or optimizer.
 
     Example:
         >>> from ignite.engine import Engine
@@ -66,11 +69,15 @@ class TrainingCheckpoint:
     def load(self, engine: Engine) -> None:
         """Go on from the file, if it exists."""
         if not self.path.exists():
-            logger.info("no checkpoint %s: training starts from the beginning", self.path.name)
+            logger.info("no checkpoint %s: training starts from the beginning", self.path)
             return
-        load = CheckpointLoader(str(self.path), {**self.objects, "trainer": engine})
-        load(engine)
-        logger.info("going on from %s after epoch %d", self.path.name, engine.state.epoch)
+        load = CheckpointLoader(str(self.path), {**self.objects, "trainer": engine}, map_location="cpu")
+        try:
+            load(engine)
+        except Exception as error:  # torch, its pickle and ignite raise many kinds for what is damaged or does not fit
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"{self.path}: training cannot go on from this checkpoint: {reason}") from error
+        logger.info("going on from %s after epoch %d", self.path, engine.state.epoch)
 
     def save(self, engine: Engine) -> None:
         """Write the file; of several processes, the first does."""
@@ -91,6 +98,10 @@ class KeepBest:
         metric: name of the figure in the evaluator's metrics; larger is better.
         normalization: how the images were scaled.
         training: data and budget; the figure and the epoch are added.
+
+    Raises:
+        CheckpointError: when it is attached: the file is there, and was not written for this figure.
+        ValueError: after an evaluation without the figure.
 
     Example:
         >>> KeepBest("model.pt", torch.nn.Identity(), D3GMScheduler()).metric
@@ -115,12 +126,25 @@ class KeepBest:
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator, after the handler that publishes the figure."""
+        self.best()
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def best(self) -> float:
+        """The figure of the network in the file; -inf while there is none."""
+        if not self.path.exists():
+            return float("-inf")
+        training = read_checkpoint(self.path)["d3gm"]["training"]
+        if training.get("metric") != self.metric:
+            raise CheckpointError(f"{self.path}: not a network that was chosen by {self.metric}; it is not overwritten.")
+        return float(training["figure"])
 
     def __call__(self, engine: Engine) -> None:
         """Compare, and write."""
-        figure = float(engine.state.metrics[self.metric])
-        best = read_checkpoint(self.path)["d3gm"]["training"]["figure"] if self.path.exists() else float("-inf")
+        if self.metric not in engine.state.metrics:
+            raise ValueError(
+                f"metric is {self.metric!r}; the evaluation gave {', '.join(engine.state.metrics) or 'no figures'}"
+            )
+        figure, best = float(engine.state.metrics[self.metric]), self.best()
         logger.info("epoch %d: %s %.4f (best before: %.4f)", engine.state.epoch, self.metric, figure, best)
         if figure > best:
             found = {"metric": self.metric, "figure": figure, "epoch": engine.state.epoch}
