@@ -79,11 +79,13 @@ setup(
         "fastmri>=0.3.0",
         "h5py>=3.10",
         "scikit-image>=0.22",
+        "scipy>=1.11",
         "sigpy>=0.1.26",
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "pytorch-ignite>=0.5.0",
         "tensorboard>=2.16",
+        "einops>=0.7",  # MONAI's DiffusionModelUNet
         "requests>=2.31",  # imported by fastmri 0.3.0, which does not declare it
         "fire>=0.5",  # monai.bundle
         "pyyaml>=6.0",  # monai.bundle
