@@ -32,7 +32,7 @@ def save_untrained(path: Path, **changes: Any) -> None:
     """An untrained network's checkpoint for the bundle's scheduler."""
     torch.manual_seed(0)
     network = ConditionalNAFNet(**{"patch_size": 2, **SMALL, **changes})
-    save_checkpoint(path, network, D3GMScheduler(D3GMProcess(tau=2.0), sigma_data=0.13), {}, {"steps": 0})
+    save_checkpoint(path, network, D3GMScheduler(D3GMProcess(tau=2.0), sigma_data=0.11), {}, {"steps": 0})
 
 
 def make_bundle(root: Path) -> Path:

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from monai_d3gm.consistency import KspaceConsistency
-from monai_d3gm.data import KspaceSliceDataset
+from monai_d3gm.data import KspaceSliceDataset, collate_slices
 from monai_d3gm.data.files import atomic_path
+from monai_d3gm.engines import kspace_consistency
 from monai_d3gm.inferers import RegressionInferer, RestorationInferer, l1_wavelet
 from monai_d3gm.metrics import evaluate_images, foreground_mask, format_table, paired_difference, radial_power_spectrum
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, weights_hash
@@ -128,14 +128,12 @@ def _restore(
     items: list[dict[str, Any]], models: dict[str, Any], arguments: argparse.Namespace, options: dict[str, Any]
 ) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
     """Magnitude images (slices, H, W) of each method, with the standard deviation over samples where there is one."""
-    mu = torch.stack([item["mu"] for item in items])
-    kspace = torch.stack([item["kspace"] for item in items])
-    mask = torch.stack([item["mask"] for item in items])
-    noise_std = torch.tensor([float(item["noise_std"]) for item in items])
-    consistency = KspaceConsistency(kspace, mask, noise_std=noise_std)
-    yield "zero-filled", mu.norm(dim=1).numpy(), {}
+    batch = collate_slices(items)
+    mu, consistency = batch["mu"], kspace_consistency(batch)
+    yield "zero-filled", batch["zero_filled"].norm(dim=1).numpy(), {}
+    yield "phase-constrained (mu)", mu.norm(dim=1).numpy(), {}
     if arguments.wavelet:
-        images = [l1_wavelet(k, mask=m) for k, m in zip(kspace, mask, strict=True)]
+        images = [l1_wavelet(k, mask=m) for k, m in zip(batch["kspace"], batch["mask"], strict=True)]
         yield "L1-wavelet", torch.stack(images).abs().numpy(), {}
     for name, (network, scheduler) in models.items():
         if network.in_channels == mu.shape[1]:

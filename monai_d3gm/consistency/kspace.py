@@ -73,6 +73,11 @@ class KspaceConsistency(MeasurementConsistency):
         self.sensitivity_maps = (
             None if sensitivity_maps is None else _fit_maps(sensitivity_maps.as_subclass(Tensor), kspace)
         )
+        maps = self.sensitivity_maps
+        # one coil without attenuation, which has a phase reference at most: A^H A is a projection
+        self._projects = maps is None or (
+            maps.shape[1] == 1 and torch.allclose(maps.abs(), torch.ones_like(maps.real), atol=1e-4)
+        )
         self.mask = _fit_mask(mask.as_subclass(Tensor), tuple(kspace.shape)).to(kspace.device)
         varies = [dim for dim in (-2, -1) if not bool((self.mask == self.mask.narrow(dim, 0, 1)).all())] or [-1]
         self._axes = tuple(varies)
@@ -115,9 +120,9 @@ class KspaceConsistency(MeasurementConsistency):
 
     def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
         image = channels_to_complex(x0_hat.to(torch.promote_types(x0_hat.dtype, self._pattern.dtype)))
-        if self.sensitivity_maps is not None:
+        if not self._projects:
             return complex_to_channels(nearest_solution(image, self._zero_filled, self._normal, weight))
-        change = self._zero_filled - self._project(image)
+        change = self._zero_filled - self._normal(image)
         return complex_to_channels(image + weight.to(change.real).reshape(-1, 1, 1) * change)
 
 

@@ -25,7 +25,14 @@ from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.consistency.sensitivity import espirit_maps
 from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, open_kspace
 from monai_d3gm.data.nifti import VolumeFileError, read_magnitude
-from monai_d3gm.transforms.kspace import CartesianMaskd, CropReadoutd, NormalizeKspaced, SimulateKspaced, ZeroFilled
+from monai_d3gm.transforms.kspace import (
+    CartesianMaskd,
+    CropReadoutd,
+    NormalizeKspaced,
+    PhaseConstraind,
+    SimulateKspaced,
+    ZeroFilled,
+)
 from monai_d3gm.transforms.kspace.functional import MASK_TYPES, cartesian_mask, crop_to_acquired_band
 
 logger = logging.getLogger(__name__)
@@ -342,4 +349,5 @@ class KspaceSliceDataset(Dataset):
 
     def _normalize(self, item: dict[Any, Any]) -> dict[Any, Any]:
         keys = ("kspace", "mu", "image", "reference", "noise_std")
-        return NormalizeKspaced(keys, allow_missing_keys=True)(item)
+        item = NormalizeKspaced(keys, allow_missing_keys=True)(item)
+        return PhaseConstraind("image", allow_missing_keys=True)(item)

@@ -17,17 +17,22 @@ __all__ = ["D3GMPrepareBatch", "RegressionPrepareBatch", "kspace_consistency"]
 
 
 def kspace_consistency(batch: Mapping[str, Any], device: torch.device | str | None = None) -> KspaceConsistency:
-    """The measurement of a batch with ``kspace``, ``mask`` and, where present, ``sensitivity_maps``, ``noise_std``.
+    """The measurement of a batch with ``kspace``, ``mask`` and, where present, ``sensitivity_maps``, ``phase``,
+    ``noise_std``. The phase reference multiplies the maps: the images are those divided by it.
 
     Example:
         >>> batch = {"kspace": torch.ones(1, 4, 4, dtype=torch.complex64), "mask": torch.ones(1, 1, 4).bool()}
         >>> kspace_consistency(batch).batch_size
         1
     """
-    maps = batch.get("sensitivity_maps")
+    maps, phase, kspace, mask = (batch.get(name) for name in ("sensitivity_maps", "phase", "kspace", "mask"))
+    assert kspace is not None and mask is not None
+    if phase is not None:
+        maps = phase[:, None] if maps is None else maps * phase[:, None]
+        kspace, mask = (kspace[:, None], mask[:, None]) if kspace.ndim == 3 else (kspace, mask)
     return KspaceConsistency(
-        batch["kspace"].to(device),
-        batch["mask"].to(device),
+        kspace.to(device),
+        mask.to(device),
         None if maps is None else maps.to(device),
         noise_std=batch.get("noise_std", 0.0),
     )

@@ -156,7 +156,7 @@ class RestorationEvaluator(SupervisedEvaluator):
                 of=lambda x: torch.cat([x, _magnitude(x)], dim=1),
             )
         mean, std = mean.cpu(), std.cpu()
-        images = {"zero-filled": _magnitude(batchdata["mu"]), METHOD: _magnitude(mean[:, :2])}
+        images = {"zero-filled": _magnitude(batchdata["zero_filled"]), METHOD: _magnitude(mean[:, :2])}
         if self.restore.num_samples > 1:
             images["std"] = std[:, 2:]
         if "reference" in batchdata:

@@ -7,6 +7,7 @@ from monai_d3gm.transforms.kspace.array import (
     CropReadout,
     CropToAcquiredBand,
     NormalizeKspace,
+    PhaseConstrain,
     SimulateKspace,
     ZeroFilled,
 )
@@ -15,6 +16,7 @@ from monai_d3gm.transforms.kspace.dictionary import (
     CropReadoutd,
     CropToAcquiredBandd,
     NormalizeKspaced,
+    PhaseConstraind,
     SimulateKspaced,
     ZeroFilledd,
 )
@@ -28,6 +30,8 @@ __all__ = [
     "CropToAcquiredBandd",
     "NormalizeKspace",
     "NormalizeKspaced",
+    "PhaseConstrain",
+    "PhaseConstraind",
     "SimulateKspace",
     "SimulateKspaced",
     "ZeroFilled",

@@ -14,7 +14,15 @@ from monai.transforms import Randomizable, Transform
 from monai_d3gm.consistency.fourier import complex_to_channels
 from monai_d3gm.transforms.kspace import functional
 
-__all__ = ["CartesianMask", "CropReadout", "CropToAcquiredBand", "NormalizeKspace", "SimulateKspace", "ZeroFilled"]
+__all__ = [
+    "CartesianMask",
+    "CropReadout",
+    "CropToAcquiredBand",
+    "NormalizeKspace",
+    "PhaseConstrain",
+    "SimulateKspace",
+    "ZeroFilled",
+]
 
 
 class CropToAcquiredBand(Transform):
@@ -169,6 +177,27 @@ class ZeroFilled(Transform):
     def __call__(self, kspace: torch.Tensor, sensitivity_maps: torch.Tensor | None = None) -> torch.Tensor:
         """Return float32 (2, H, W) of k-space (H, W), or (coils, H, W) with coil maps of the same shape."""
         return complex_to_channels(functional.zero_filled(kspace, sensitivity_maps))
+
+
+class PhaseConstrain(Transform):
+    """The phase reference of masked k-space, and the estimate of the image divided by it that is nearly real.
+
+    See `functional.phase_reference` and `functional.phase_constrained`.
+
+    >>> kspace = torch.ones(8, 6, dtype=torch.complex64)
+    >>> estimate, phase = PhaseConstrain()(kspace, torch.ones(1, 6, dtype=torch.bool))
+    >>> estimate.shape, phase.shape
+    (torch.Size([2, 8, 6]), torch.Size([8, 6]))
+    """
+
+    def __call__(
+        self, kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return float32 (2, H, W) and complex64 (H, W), of k-space (H, W), or (coils, H, W) with coil maps."""
+        phase = functional.phase_reference(kspace, mask, sensitivity_maps)
+        if sensitivity_maps is None:
+            kspace, sensitivity_maps = kspace[None], torch.ones_like(kspace[None])
+        return complex_to_channels(functional.phase_constrained(kspace, mask, sensitivity_maps * phase)), phase
 
 
 class NormalizeKspace(Transform):

@@ -12,6 +12,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import InvertibleTransform, MapTransform, Randomizable
 
+from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels
 from monai_d3gm.transforms.kspace import array
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 
@@ -20,6 +21,7 @@ __all__ = [
     "CropReadoutd",
     "CropToAcquiredBandd",
     "NormalizeKspaced",
+    "PhaseConstraind",
     "SimulateKspaced",
     "ZeroFilledd",
 ]
@@ -175,6 +177,36 @@ class ZeroFilledd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             result["mu"] = self.transform(result[key], result.get("sensitivity_maps"))
+        return result
+
+
+class PhaseConstraind(MapTransform):
+    """Dictionary form of `array.PhaseConstrain`: divides images by the phase reference and estimates ``mu`` anew.
+
+    Of ``kspace``, ``mask`` and, where present, ``sensitivity_maps`` it makes ``phase`` and the new ``mu``; what ``mu``
+    was, the zero-filled image, becomes ``zero_filled``.
+
+    Args:
+        keys: images (2, H, W) to divide by the phase reference, such as the truth.
+
+    >>> import torch
+    >>> item = {"kspace": torch.ones(8, 6, dtype=torch.complex64), "mask": torch.ones(1, 6, dtype=torch.bool)}
+    >>> sorted(PhaseConstraind("image", allow_missing_keys=True)(item | {"mu": torch.ones(2, 8, 6)}))
+    ['kspace', 'mask', 'mu', 'phase', 'zero_filled']
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.PhaseConstrain()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Estimate, and divide each of ``keys``."""
+        result = dict(data)
+        result["zero_filled"] = result["mu"]
+        result["mu"], result["phase"] = self.transform(result["kspace"], result["mask"], result.get("sensitivity_maps"))
+        for key in self.key_iterator(result):
+            image = channels_to_complex(result[key][None])[0] * result["phase"].conj()
+            result[key] = complex_to_channels(image)
         return result
 
 
