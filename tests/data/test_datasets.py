@@ -16,15 +16,18 @@ from fastmri.data import transforms as fastmri_transforms
 from fastmri.data.mri_data import SliceDataset
 from torch.utils.data import DataLoader
 
-from monai_d3gm.consistency.fourier import channels_to_complex, fft2c, ifft2c
+from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
 from monai_d3gm.data import (
     KspaceFileError,
     KspaceSliceDataset,
     VolumeFileError,
     bundled_epi_path,
+    collate_slices,
     find_inputs,
     write_kspace,
 )
+from monai_d3gm.engines import kspace_consistency
+from monai_d3gm.transforms import PhaseConstrain, ZeroFilled
 from monai_d3gm.transforms.kspace.functional import simulate_kspace
 
 
@@ -75,12 +78,15 @@ def test_fully_sampled_files_against_fastmri(single: Path) -> None:
         full = fastmri_transforms.to_tensor(kspace)
         mask = item["mask"][..., None].float()
         expected = fastmri_transforms.complex_center_crop(fastmri.ifft2c(full * mask), (48, 44))
-        ours = fastmri_transforms.center_crop(item["mu"], item["crop"]).permute(1, 2, 0)
+        ours = fastmri_transforms.center_crop(item["zero_filled"], item["crop"]).permute(1, 2, 0)
         assert torch.allclose(ours * item["scale"], expected, atol=1e-5 * item["scale"])
         assert item["kspace"].shape == (48, 50) and item["crop"] == (48, 44)
         assert torch.allclose(item["reference"] * item["scale"], torch.from_numpy(target))
         truth = fastmri_transforms.center_crop(item["image"].norm(dim=0), item["crop"])
         assert torch.allclose(truth, item["reference"], atol=1e-5)
+        whole = fastmri_transforms.complex_center_crop(fastmri.ifft2c(full), item["kspace"].shape)
+        whole = torch.view_as_complex(whole.contiguous()) / item["scale"]
+        assert torch.allclose(channels_to_complex(item["image"]) * item["phase"], whole, atol=1e-5)
         # fastMRI samples no column outside those encoded (apply_mask's padding).
         left, right = attributes["padding_left"], attributes["padding_right"]
         assert (left, right) == (2, 48)
@@ -88,14 +94,35 @@ def test_fully_sampled_files_against_fastmri(single: Path) -> None:
 
 
 def test_a_slice_obeys_the_forward_model(single: Path, multi: Path) -> None:
+    """y = mask * F (S phase x); A^H y is the zero-filled image, whose A leaves out the phase."""
     for item in (KspaceSliceDataset(single)[1], KspaceSliceDataset(bundled_epi_path(), snr=float("inf"))[3]):
-        image = channels_to_complex(item["image"])
+        image = item["phase"] * channels_to_complex(item["image"])
         assert torch.allclose(item["kspace"], fft2c(image) * item["mask"], atol=1e-4)
-        assert torch.allclose(fft2c(channels_to_complex(item["mu"])), item["kspace"], atol=1e-4)
+        zero_filled = channels_to_complex(item["zero_filled"])
+        assert torch.allclose(fft2c(zero_filled), item["kspace"], atol=1e-4)
+        consistency = kspace_consistency(collate_slices([item]))
+        assert torch.allclose(consistency.forward(item["image"][None]), item["kspace"], atol=1e-4)
+        adjoint = channels_to_complex(consistency.adjoint())[0]
+        assert torch.allclose(adjoint * item["phase"], zero_filled, atol=1e-4)
     item = KspaceSliceDataset(bundled_epi_path(), snr=float("inf"), coils=3)[3]
-    maps, image = item["sensitivity_maps"], channels_to_complex(item["image"])
+    maps, image = item["sensitivity_maps"], item["phase"] * channels_to_complex(item["image"])
     assert item["mask"].shape == (1, 1, 96) and item["kspace"].shape == (3, 128, 96)
     assert torch.allclose(item["kspace"], fft2c(maps * image) * item["mask"], atol=1e-4)
+    consistency = kspace_consistency(collate_slices([item]))
+    assert torch.allclose(consistency.forward(item["image"][None])[0], item["kspace"], atol=1e-4)
+
+
+def test_the_estimate_is_that_of_the_transform_and_nearer_the_truth(single: Path) -> None:
+    """`mu` belongs to the slice's own k-space and phase; the zero-filled image has its first meaning."""
+    for item in (KspaceSliceDataset(single)[1], KspaceSliceDataset(bundled_epi_path(), coils=3)[3]):
+        maps = item.get("sensitivity_maps")
+        estimate, phase = PhaseConstrain()(item["kspace"], item["mask"], maps)
+        assert torch.equal(item["mu"], estimate) and torch.equal(item["phase"], phase)
+        assert torch.allclose(item["zero_filled"], ZeroFilled()(item["kspace"], maps), atol=1e-6)
+        assert torch.allclose(phase.abs(), torch.ones(()), atol=1e-6)
+        aligned = channels_to_complex(item["zero_filled"]) * phase.conj()
+        left = [(image - item["image"]).norm() for image in (item["mu"], complex_to_channels(aligned))]
+        assert left[0] < left[1]
 
 
 def test_coil_maps_are_estimated_from_what_was_sampled(multi: Path) -> None:
@@ -136,7 +163,7 @@ def test_the_frequency_axis_is_the_phase_axis_of_the_transposed_slice(single: Pa
     turned = KspaceSliceDataset(write_nifti(tmp_path / "a.nii.gz", volume.swapaxes(0, 1)))[0]
     (tmp_path / "turned").mkdir()
     same = KspaceSliceDataset(write_nifti(tmp_path / "turned" / "a.nii.gz", volume), axis="frequency")[0]
-    for name in ("kspace", "mask", "mu", "image", "reference"):
+    for name in ("kspace", "mask", "mu", "zero_filled", "phase", "image", "reference"):
         assert torch.equal(turned[name], same[name])
 
 
@@ -285,5 +312,5 @@ def test_real_volumes() -> None:
     assert 0.6 < flair.kept_band[0] < 0.8
     for index in range(2):
         item = dataset[index]
-        error = (item["mu"].norm(dim=0) - item["reference"]).square().mean()
+        error = (item["zero_filled"].norm(dim=0) - item["reference"]).square().mean()
         assert 20 < 10 * float(torch.log10(item["reference"].max() ** 2 / error)) < 32

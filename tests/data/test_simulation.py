@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from monai_d3gm.consistency.fourier import channels_to_complex, fft2c, ifft1c
+from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft1c, ifft2c
 from monai_d3gm.data import SimulatedKspaceDataset
+from monai_d3gm.transforms.kspace.functional import phase_constrained
 
 WIDTHS = (64, 80)
 
@@ -53,7 +54,8 @@ def test_shapes_and_types(volumes: list[dict]) -> None:
     for index in range(12):
         item, width = dataset[index], dataset.width(index)
         assert item["image"].shape == item["mu"].shape == (2, 24, width) and item["mu"].dtype == torch.float32
-        assert item["kspace"].shape == (24, width) and item["kspace"].dtype == torch.complex64
+        assert item["kspace"].shape == item["phase"].shape == (24, width)
+        assert item["kspace"].dtype == item["phase"].dtype == torch.complex64
         assert item["mask"].shape == (1, width) and item["mask"].dtype == torch.bool
         assert item["noise_std"].dtype == item["scale"].dtype == torch.float32
         assert float(item["acceleration"]) in (4, 8, 16)
@@ -61,13 +63,19 @@ def test_shapes_and_types(volumes: list[dict]) -> None:
 
 
 def test_the_strip_obeys_the_forward_model(volumes: list[dict]) -> None:
-    """y = mask * (F x + n): the difference to mask * F x is white noise of the stated level; mu = F^H y."""
+    """y = mask * (F (phase x) + n): the difference to mask * F (phase x) is white noise of the stated level.
+
+    mu is the phase-constrained estimate of this very measurement, with this very phase.
+    """
     residuals = []
     for index in range(20):
         item = make(volumes)[index]
         image, mask = channels_to_complex(item["image"]), item["mask"].expand_as(item["kspace"])
         assert not item["kspace"][~mask].any()
-        assert torch.allclose(fft2c(channels_to_complex(item["mu"])), item["kspace"], atol=1e-5)
+        assert torch.allclose(item["phase"].abs(), torch.ones(()), atol=1e-6)
+        estimate = phase_constrained(item["kspace"][None], item["mask"], item["phase"][None])
+        assert torch.equal(item["mu"], complex_to_channels(estimate))
+        image = item["phase"] * image
         noise = (item["kspace"] - fft2c(image))[mask] / item["noise_std"]
         residuals += [noise.real, noise.imag]
     values = torch.cat(residuals)
@@ -78,15 +86,18 @@ def test_cropping_the_readout_is_exact(volumes: list[dict]) -> None:
     """With and without the strip the same item is drawn; the strip lies at some row of the whole."""
     whole, strip = make(volumes, strip=None)[5], make(volumes)[5]
     assert torch.equal(whole["mask"], strip["mask"]) and torch.equal(whole["scale"], strip["scale"])
-    rows = [row for row in range(72 - 24 + 1) if torch.allclose(whole["mu"][:, row : row + 24], strip["mu"], atol=1e-6)]
+    starts = range(72 - 24 + 1)
+    rows = [r for r in starts if torch.allclose(whole["image"][:, r : r + 24], strip["image"], atol=1e-6)]
     assert len(rows) == 1
+    # The phase is that of the whole field of view: the strip's own k-space would give a coarser one.
+    assert torch.equal(whole["phase"][rows[0] : rows[0] + 24], strip["phase"])
     hybrid = ifft1c(whole["kspace"], dim=-2)[rows[0] : rows[0] + 24]
     assert torch.allclose(ifft1c(strip["kspace"], dim=-2), hybrid, atol=1e-5)
 
 
 def test_one_in_these_units_is_the_percentile_of_the_zero_filled_magnitude(volumes: list[dict]) -> None:
     item = make(volumes, strip=None)[0]
-    values = item["mu"].norm(dim=0).numpy()
+    values = ifft2c(item["kspace"]).abs().numpy()
     assert float(np.percentile(values, 99.5, method="lower")) == pytest.approx(1, rel=1e-5)
 
 

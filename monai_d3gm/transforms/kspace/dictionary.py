@@ -205,7 +205,7 @@ class PhaseConstraind(MapTransform):
         result["zero_filled"] = result["mu"]
         result["mu"], result["phase"] = self.transform(result["kspace"], result["mask"], result.get("sensitivity_maps"))
         for key in self.key_iterator(result):
-            image = channels_to_complex(result[key][None])[0] * result["phase"].conj()
+            image = channels_to_complex(result[key]) * result["phase"].conj()
             result[key] = complex_to_channels(image)
         return result
 
