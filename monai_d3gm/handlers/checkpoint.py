@@ -71,7 +71,8 @@ class TrainingCheckpoint:
         if not self.path.exists():
             logger.info("no checkpoint %s: training starts from the beginning", self.path)
             return
-        load = CheckpointLoader(str(self.path), {**self.objects, "trainer": engine}, map_location="cpu")
+        objects = {**self.objects, "trainer": engine}
+        load = CheckpointLoader(str(self.path), objects, map_location="cpu")  # type: ignore[arg-type] # as torch has it
         try:
             load(engine)
         except Exception as error:  # torch, its pickle and ignite raise many kinds for what is damaged or does not fit
@@ -135,7 +136,7 @@ class KeepBest:
             return float("-inf")
         training = read_checkpoint(self.path)["d3gm"]["training"]
         if training.get("metric") != self.metric:
-            raise CheckpointError(f"{self.path}: not a network that was chosen by {self.metric}; it is not overwritten.")
+            raise CheckpointError(f"{self.path}: not a network chosen by {self.metric}; it is not overwritten.")
         return float(training["figure"])
 
     def __call__(self, engine: Engine) -> None:
