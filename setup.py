@@ -22,7 +22,7 @@ def read_version() -> str:
     source = (ROOT / "monai_d3gm" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
     if match is None:
-        raise RuntimeError("monai_d3gm/__init__.py has no line __version__ = \"...\"")
+        raise RuntimeError('monai_d3gm/__init__.py has no line __version__ = "..."')
     return match.group(1)
 
 
