@@ -190,10 +190,12 @@ class PhaseConstrain(Transform):
     (torch.Size([2, 8, 6]), torch.Size([8, 6]))
     """
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 (2, H, W) and complex64 (H, W), of k-space (H, W), or (coils, H, W) with coil maps."""
+        if kspace.ndim != (2 if sensitivity_maps is None else 3):
+            raise ValueError(f"kspace has shape {tuple(kspace.shape)}; accepted: (H, W), or (coils, H, W) with maps.")
         phase = functional.phase_reference(kspace, mask, sensitivity_maps)
         if sensitivity_maps is None:
             kspace, sensitivity_maps = kspace[None], torch.ones_like(kspace[None])

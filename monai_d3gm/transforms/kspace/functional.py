@@ -307,21 +307,33 @@ def zero_filled(kspace: torch.Tensor, sensitivity_maps: torch.Tensor | None = No
     return images if sensitivity_maps is None else (sensitivity_maps.conj() * images).sum(dim=-3)
 
 
+def _sampled_lines(mask: torch.Tensor) -> torch.Tensor:
+    """The mask as (W,), checked."""
+    lines = mask.reshape(-1, mask.shape[-1])
+    if not bool((lines == lines[0]).all()):
+        raise ValueError(f"mask of shape {tuple(mask.shape)} differs between rows or coils; accepted: whole lines.")
+    return lines[0]
+
+
 def phase_reference(
     kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Return e^{i phi} with phi the phase of the image's low frequencies, from the fully sampled centre of the mask.
 
-    Divided by it, an image of slowly varying phase is nearly real: its k-space is nearly Hermitian, and what is measured
-    at k tells of -k (homodyne reconstruction, Noll et al., IEEE TMI 10, 1991). The centre is weighted by a Hann window.
+    Divided by it, an image of slowly varying phase is nearly real: its k-space is nearly Hermitian, and what is
+    measured at k tells of -k (homodyne reconstruction, Noll et al., IEEE TMI 10, 1991). The centre is weighted by a
+    Hann window.
 
     Args:
         kspace: complex (H, W) or, with ``sensitivity_maps``, (coils, H, W).
-        mask: bool, its last axis of length W.
+        mask: bool, the same for all rows and coils, its last axis of length W.
         sensitivity_maps: complex (coils, H, W).
 
     Returns:
-        complex64 (H, W) of modulus 1.
+        complex64 (H, W) of modulus 1; 1 everywhere if the central line was not sampled.
+
+    Raises:
+        ValueError: the mask is not the same for all rows and coils.
 
     >>> image = torch.polar(torch.ones(16, 16), torch.full((16, 16), 0.5))
     >>> reference = phase_reference(fft2c(image), torch.ones(1, 16, dtype=torch.bool))
@@ -329,8 +341,10 @@ def phase_reference(
     True
     """
     height, width = kspace.shape[-2:]
-    line = mask.reshape(-1, width)[0]
+    line = _sampled_lines(mask)
     centre = width // 2
+    if not bool(line[centre]):
+        return torch.ones(height, width, dtype=kspace.dtype, device=kspace.device)
     gaps = (~line).nonzero().flatten()
     left, right = gaps[gaps < centre], gaps[gaps >= centre]
     reach = min(centre - int(left[-1]) if len(left) else centre, int(right[0]) - centre if len(right) else centre)
@@ -354,12 +368,15 @@ def phase_constrained(
 
     Args:
         kspace: y, complex (coils, H, W), 0 where not sampled.
-        mask: M, bool, the same for all rows, its last axis of length W.
+        mask: M, bool, the same for all rows and coils, its last axis of length W.
         sensitivity_maps: S, complex (coils, H, W), times the phase reference.
         weight: of the imaginary part.
 
     Returns:
-        complex64 (H, W).
+        complex64 (H, W), at which the residual of the normal equations is at most 0.02 ||A^H y||.
+
+    Raises:
+        ValueError: the mask is not the same for all rows and coils.
 
     >>> image = torch.rand(8, 16).to(torch.complex64)
     >>> mask = torch.arange(16) >= 6  # a bit more than half of k-space: the rest is its mirror image
@@ -367,7 +384,7 @@ def phase_constrained(
     >>> bool((estimate - image).abs().mean() < 0.02)
     True
     """
-    pattern = torch.fft.ifftshift(mask.reshape(-1, mask.shape[-1])[0]).to(kspace.real.dtype)
+    pattern = torch.fft.ifftshift(_sampled_lines(mask)).to(kspace.real.dtype)
 
     def operator(x: torch.Tensor) -> torch.Tensor:
         spectrum = torch.fft.fft(sensitivity_maps * x[:, None], norm="ortho")
