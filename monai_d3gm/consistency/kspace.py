@@ -5,7 +5,8 @@ and the sampling mask M; n is complex Gaussian with standard deviation `noise_st
 w = gamma^2 / (gamma^2 + noise_std^2), the formula of `monai_d3gm.consistency.base` is
 
 - for one coil, where F^H M F is a projection, x = x0_hat + w F^H M (y - F x0_hat): on the mask k-space is the weighted
-  mean of measurement and prediction, elsewhere the prediction (Song et al., ICLR 2022; noise_std = 0 replaces it);
+  mean of measurement and prediction, elsewhere the prediction (Song et al., ICLR 2022; noise_std = 0 replaces it); a
+  coil map of modulus 1, such as a phase reference, leaves A^H A a projection;
 - for several coils the solution of ((1 - w) + w A^H A) d = w A^H (y - A x0_hat), by conjugate gradients (Pruessmann et
   al., MRM 46, 2001), x = x0_hat + d.
 
@@ -76,7 +77,7 @@ class KspaceConsistency(MeasurementConsistency):
         maps = self.sensitivity_maps
         # one coil without attenuation, which has a phase reference at most: A^H A is a projection
         self._projects = maps is None or (
-            maps.shape[1] == 1 and torch.allclose(maps.abs(), torch.ones_like(maps.real), atol=1e-4)
+            maps.shape[1] == 1 and torch.allclose(maps.abs(), torch.ones_like(maps.real), rtol=0, atol=1e-6)
         )
         self.mask = _fit_mask(mask.as_subclass(Tensor), tuple(kspace.shape)).to(kspace.device)
         varies = [dim for dim in (-2, -1) if not bool((self.mask == self.mask.narrow(dim, 0, 1)).all())] or [-1]

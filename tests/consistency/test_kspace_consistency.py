@@ -205,6 +205,54 @@ def test_one_coil_of_unit_sensitivity_is_the_closed_form() -> None:
         assert torch.allclose(closed(x, 0.5), iterative(x, 0.5), atol=1e-5)
 
 
+def turns(*shape: int, seed: int = 8) -> torch.Tensor:
+    """Maps of modulus 1, such as phase references."""
+    return torch.exp(1j * randn(*shape, seed=seed, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_one_coil_of_modulus_one_is_what_the_iteration_converges_to(noise: float) -> None:
+    """A second coil that sees nothing leaves the problem as it is, but not to the closed form."""
+    kspace, mask, x = randn(2, 1, 8, 9), line_mask(9), randn(2, 2, 8, 9, seed=1, dtype=torch.float64)
+    maps = turns(2, 1, 8, 9)
+    closed = KspaceConsistency(kspace, mask, maps, noise)
+    nothing = torch.zeros_like(kspace)
+    iterative = KspaceConsistency(torch.cat((kspace, nothing), 1), mask, torch.cat((maps, nothing), 1), noise)
+    assert torch.allclose(closed(x, 0.5), iterative(x, 0.5), atol=2e-5)
+    # and the one coil without a map, whose images have the phase
+    phase = maps[:, 0]
+    plain = KspaceConsistency(kspace[:, 0], mask, noise_std=noise)
+    expected = phase.conj() * channels_to_complex(plain(complex_to_channels(phase * channels_to_complex(x)), 0.5))
+    assert torch.allclose(channels_to_complex(closed(x, 0.5)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("attenuation", [1.0, 1.00005, 0.7])
+def test_one_coil_against_a_dense_solve(attenuation: float) -> None:
+    """Of modulus 1 in closed form, else by the iteration; the normal equations are solved by LAPACK."""
+    shape, noise, gamma = (5, 6), 0.3, 0.2
+    kspace, maps = randn(1, 1, *shape), attenuation * turns(1, *shape)
+    x0 = randn(1, 2, *shape, seed=5, dtype=torch.float64)
+    consistency = KspaceConsistency(kspace, line_mask(6), maps, noise, prior_std=gamma)
+    matrix = dense(consistency.forward, (2, *shape))
+    left = matrix.mT @ matrix / noise**2 + torch.eye(x0.numel(), dtype=torch.float64) / gamma**2
+    right = matrix.mT @ stacked(kspace) / noise**2 + x0.flatten() / gamma**2
+    expected = torch.linalg.solve(left, right).reshape(x0.shape)
+    assert torch.allclose(consistency(x0, 0.7), expected, atol=1e-12 if attenuation == 1 else 5e-6)
+
+
+@pytest.mark.parametrize(("complex_dtype", "dtype", "tolerance"), DTYPES)
+def test_one_coil_of_modulus_one_is_a_projection(
+    complex_dtype: torch.dtype, dtype: torch.dtype, tolerance: float
+) -> None:
+    kspace, mask = randn(2, 1, 64, 63, dtype=complex_dtype), line_mask(63)
+    consistency = KspaceConsistency(kspace, mask, turns(2, 1, 64, 63).to(complex_dtype))
+    projected = consistency(randn(2, 2, 64, 63, dtype=dtype), 0.5)
+    assert projected.dtype == dtype
+    error = (consistency.forward(projected) - kspace * mask).abs().max()
+    assert float(error) <= tolerance
+    assert float((consistency(projected, 0.5) - projected).abs().max()) <= tolerance
+
+
 @pytest.mark.parametrize("mask_form", ["HW", "BHW", "B1HW", "BCHW"])
 def test_masks_of_several_coils(mask_form: str) -> None:
     shape = (2, 2, 6, 6)  # as many coils as images: three axes are batch, H, W all the same
@@ -222,32 +270,49 @@ def test_masks_of_several_coils(mask_form: str) -> None:
 
 
 @pytest.mark.skipif("D3GM_DATA" not in os.environ, reason="D3GM_DATA does not name the folder of real data")
-def test_real_undersampled_coils() -> None:
-    """Real 8-coil k-space, 2-D variable density: the hard projection with ESPIRiT maps keeps its promise."""
+@pytest.mark.parametrize("with_phase", [False, True])
+def test_real_undersampled_coils(with_phase: bool) -> None:
+    """Real 8-coil k-space, 2-D variable density: the hard projection with ESPIRiT maps keeps its promise.
+
+    With the phase of the zero-filled image in the maps too, and then it is the same image divided by that phase.
+    """
     from monai_d3gm.consistency import espirit_maps
 
     measured = torch.from_numpy(np.load(Path(os.environ["D3GM_DATA"]) / "kspace" / "brain_8coil_undersampled.npy"))
     kspace = measured / float(complex_to_channels(ifft2c(measured)).square().sum((0, 1)).sqrt().max())
     mask = (kspace != 0).any(0)
-    consistency = KspaceConsistency(kspace[None], mask, espirit_maps(kspace, mask))
+    maps = espirit_maps(kspace, mask)
+    consistency = KspaceConsistency(kspace[None], mask, maps)
+    if with_phase:
+        without, adjoint = consistency, channels_to_complex(consistency.adjoint())
+        phase = torch.polar(torch.ones_like(adjoint.real), adjoint.angle())
+        consistency = KspaceConsistency(kspace[None], mask, maps * phase)
+        assert torch.allclose(consistency.adjoint()[:, 0], adjoint.abs(), atol=1e-5)
     x = consistency(consistency.adjoint(), 0.5)
     residual = consistency.adjoint(consistency.forward(x)) - consistency.adjoint()
     assert float(residual.norm() / consistency.adjoint().norm()) <= 1e-5
+    if with_phase:
+        other, image = (c(c.adjoint(), 0.5).norm(dim=1) for c in (without, consistency))
+        assert float((other - image).norm() / image.norm()) <= 1e-2  # both stop at the tolerance, short of the solution
 
 
 # Batches, gradients, devices.
 
 
 def make(coils: int | None, noise: float | torch.Tensor, batch: int = 8) -> KspaceConsistency:
+    """Measurements by one coil without a map (None), one with a phase (1) or several."""
     mask = torch.stack([line_mask(24, seed) for seed in range(batch)])
     if coils is None:
         return KspaceConsistency(randn(batch, 20, 24, dtype=torch.complex64), mask[:, None], noise_std=noise)
+    if coils == 1:
+        kspace, maps = randn(batch, 1, 20, 24), turns(batch, 1, 20, 24)
+        return KspaceConsistency(kspace.to(torch.complex64), mask[:, None], maps.to(torch.complex64), noise)
     maps = torch.nn.functional.normalize(randn(batch, coils, 20, 24, seed=1), dim=1).to(torch.complex64)
     image = randn(batch, 1, 20, 24, seed=2, dtype=torch.complex64)
     return KspaceConsistency(fft2c(maps * image), mask[:, None], maps, noise)
 
 
-@pytest.mark.parametrize("coils", [None, 4])
+@pytest.mark.parametrize("coils", [None, 1, 4])
 @pytest.mark.parametrize("noise", [0.0, 0.05, torch.linspace(0, 0.1, 8)])
 def test_batch_of_eight_equals_eight_batches_of_one(coils: int | None, noise: float | torch.Tensor) -> None:
     consistency = make(coils, noise)
@@ -258,7 +323,7 @@ def test_batch_of_eight_equals_eight_batches_of_one(coils: int | None, noise: fl
         assert torch.allclose(together[[i]], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("coils", [None, 4])
+@pytest.mark.parametrize("coils", [None, 1, 4])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_selected_images_may_repeat(coils: int | None, batch: int) -> None:
     consistency = make(coils, torch.linspace(0, 0.1, batch), batch)

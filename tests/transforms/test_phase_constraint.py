@@ -1,0 +1,283 @@
+"""The phase reference on phases that are known, and the constrained estimate against dense and closed solutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sigpy.mri
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals
+from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
+from monai_d3gm.transforms import PhaseConstrain, PhaseConstraind, ZeroFilled
+from monai_d3gm.transforms.kspace import functional
+from monai_d3gm.transforms.kspace.functional import phase_constrained, phase_reference
+
+HEIGHT, WIDTH = 32, 48
+
+
+def lines(reach: int, width: int = WIDTH) -> Tensor:
+    """A fully sampled centre of `reach` lines to either side of the central one, and every fifth line further out."""
+    position = torch.arange(width) - width // 2
+    return (position.abs() <= reach) | ((position.abs() > reach + 1) & (position % 5 == 0))
+
+
+def positive(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Tensor:
+    """A positive image whose low-pass part is positive everywhere: 1 and some noise."""
+    return 1 + 0.3 * torch.rand(height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def object_with_edges(height: int = 64, width: int = 96) -> Tensor:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    inside = (y**2 / 0.7 + x**2 / 0.5 < 1).double()
+    return inside * (1 + 0.3 * torch.sin(9 * y) * torch.cos(11 * x))
+
+
+def coil_maps(coils: int, height: int, width: int) -> Tensor:
+    """sigpy's simulated birdcage coil, sum of squares 1."""
+    return torch.from_numpy(sigpy.mri.birdcage_maps((coils, height, width))).to(torch.complex128)
+
+
+def imaginary_share(image: Tensor) -> float:
+    return float(image.imag.square().sum() / image.abs().square().sum())
+
+
+# --- the reference ----------------------------------------------------------------------------------------------
+
+
+@given(angle=st.floats(-3.1, 3.1), reach=st.integers(1, 20))
+def test_a_constant_phase_is_recovered_whatever_the_centre(angle: float, reach: int) -> None:
+    mask = lines(reach)
+    image = positive() * np.exp(1j * angle)
+    found = phase_reference(fft2c(image) * mask, mask)
+    assert torch.allclose(found, torch.full_like(found, complex(np.exp(1j * angle))), atol=1e-12)
+
+
+@pytest.mark.parametrize("reach", [2, 5])
+def test_a_linear_phase_is_recovered_up_to_the_bandwidth_of_the_centre(reach: int) -> None:
+    """A ramp of m turns has its energy m lines from the central one, where the window is above 0 up to m = reach."""
+    mask, turns = lines(reach), torch.arange(WIDTH, dtype=torch.float64) / WIDTH
+    for m in range(-reach, reach + 1):
+        image = torch.exp(2j * torch.pi * m * turns).expand(HEIGHT, WIDTH)
+        assert torch.allclose(phase_reference(fft2c(image) * mask, mask), image, atol=1e-9)
+    beyond = (1 + 0.5 * torch.exp(2j * torch.pi * 10 * turns)).expand(HEIGHT, WIDTH)
+    assert mask[WIDTH // 2 + 10]  # it was measured, but the centre does not reach it
+    found = phase_reference(fft2c(beyond) * mask, mask)
+    assert torch.allclose(found, torch.ones_like(found), atol=1e-12)
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_a_smooth_phase_is_followed_better_the_wider_the_centre(coils: int) -> None:
+    magnitude = object_with_edges()
+    field = functional.smooth_phase(magnitude.shape, np.random.default_rng(1), 2.0)
+    image = magnitude * torch.exp(1j * torch.from_numpy(field))
+    maps = None if coils == 1 else coil_maps(coils, *magnitude.shape)
+    shares = []
+    for reach in (3, 6, 12):
+        mask = lines(reach, 96)
+        found = phase_reference(fft2c(image if maps is None else maps * image) * mask, mask, maps)
+        assert torch.allclose(found.abs(), torch.ones(()).double(), atol=1e-12)
+        shares.append(imaginary_share(image * found.conj()))
+    assert imaginary_share(image) > 0.3 > 0.05 > shares[0] > shares[1] > shares[2]
+
+
+@given(angle=st.floats(-3.1, 3.1), coils=st.sampled_from([None, 3]))
+def test_a_global_phase_goes_into_the_reference_alone(angle: float, coils: int | None) -> None:
+    """And the estimate is what it was: its system is the same."""
+    maps = None if coils is None else coil_maps(coils, HEIGHT, WIDTH)
+    image = positive() * torch.exp(1j * torch.linspace(0, 2, WIDTH).double())
+    mask, kspace = lines(4), fft2c(image if maps is None else maps * image)
+    turn = complex(np.exp(1j * angle))
+    estimate, phase = PhaseConstrain()(kspace * mask, mask, maps)
+    turned, other = PhaseConstrain()(turn * kspace * mask, mask, maps)
+    assert torch.allclose(other, turn * phase, atol=1e-10)
+    assert torch.allclose(turned, estimate, atol=1e-10)
+
+
+def test_a_phase_that_goes_from_the_image_into_the_maps_leaves_the_reference() -> None:
+    image, maps, mask = positive(), coil_maps(3, HEIGHT, WIDTH), lines(4)
+    kspace = fft2c(maps * image) * mask
+    turn = torch.exp(1j * torch.arange(3).double())[:, None, None]
+    expected = phase_reference(kspace, mask, maps)
+    assert torch.allclose(phase_reference(turn * kspace, mask, turn * maps), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 8), (7, 1), (5, 7)])
+def test_small_and_odd_images(height: int, width: int) -> None:
+    image = positive(height, width) * np.exp(0.7j)
+    found = phase_reference(fft2c(image), torch.ones(width, dtype=torch.bool))
+    assert torch.allclose(found, torch.full_like(found, complex(np.exp(0.7j))), atol=1e-9)
+
+
+def test_without_a_centre_the_reference_is_one() -> None:
+    mask = torch.arange(WIDTH) % 4 == 1
+    assert not mask[WIDTH // 2]
+    image = positive() * np.exp(0.7j)
+    estimate, phase = PhaseConstrain()((fft2c(image) * mask).to(torch.complex64), mask)
+    assert torch.equal(phase, torch.ones_like(phase)) and torch.isfinite(estimate).all()
+
+
+# --- the estimate -----------------------------------------------------------------------------------------------
+
+
+def measured(coils: int, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """(k-space, mask, maps times a phase) of a random image, which no prior fits."""
+    generator = torch.Generator().manual_seed(coils)
+    maps = torch.randn(coils, *shape, generator=generator, dtype=torch.complex128)
+    maps = maps / maps.abs().square().sum(0).sqrt()
+    mask = torch.rand(shape[1], generator=generator) < 0.5
+    mask[shape[1] // 2] = True
+    image = torch.randn(*shape, generator=generator, dtype=torch.complex128)
+    return fft2c(maps * image) * mask, mask, maps
+
+
+def dense_solution(kspace: Tensor, mask: Tensor, maps: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The minimiser from LAPACK's least squares over real unknowns, the normal matrix and its right side.
+
+    The rows are those of A, of sqrt(weight) Im and of sqrt(0.01).
+    """
+    shape, size = kspace.shape[1:], kspace[0].numel()
+    columns = []
+    for unit in torch.eye(2 * size, dtype=torch.float64):
+        image = torch.complex(unit[:size], unit[size:]).reshape(shape)
+        value = (fft2c(maps * image) * mask).flatten()
+        columns.append(torch.cat((value.real, value.imag, weight**0.5 * unit[size:], 0.1 * unit)))
+    matrix = torch.stack(columns, dim=1)
+    data = torch.cat((kspace.real.flatten(), kspace.imag.flatten(), torch.zeros(3 * size, dtype=torch.float64)))
+    solution = torch.linalg.lstsq(matrix, data).solution
+    return torch.complex(solution[:size], solution[size:]).reshape(shape), matrix.mT @ matrix, matrix.mT @ data
+
+
+@pytest.fixture
+def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conjugate gradients until nothing is left, to see what is minimised; else they stop early."""
+
+    def solve(operator: Any, rhs: Tensor, initial: Tensor, tolerance: Tensor) -> Tensor:
+        return conjugate_residuals(operator, rhs, initial, 1e-8 * tolerance)
+
+    monkeypatch.setattr(functional, "conjugate_residuals", solve)
+
+
+@pytest.mark.parametrize("coils", [1, 2, 3])
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+@pytest.mark.parametrize("shape", [(5, 6), (4, 7)])
+def test_it_is_the_minimiser(to_the_end: None, coils: int, weight: float, shape: tuple[int, int]) -> None:
+    kspace, mask, maps = measured(coils, shape)
+    expected, _, _ = dense_solution(kspace, mask, maps, weight)
+    assert torch.allclose(phase_constrained(kspace, mask, maps, weight), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_the_normal_equations_hold_as_far_as_is_said(coils: int) -> None:
+    kspace, mask, maps = measured(coils, (6, 8))
+    _, normal, right = dense_solution(kspace, mask, maps, 0.5)
+    estimate = phase_constrained(kspace, mask, maps).flatten()
+    residual = normal @ torch.cat((estimate.real, estimate.imag)) - right
+    assert float(residual.norm() / right.norm()) <= 0.02
+
+
+def test_a_fully_sampled_real_image_stays() -> None:
+    """0.01 x, the pull of the small term, is inside the tolerance: the zero-filled image is returned."""
+    image, mask = positive().to(torch.complex128), torch.ones(WIDTH, dtype=torch.bool)
+    estimate = phase_constrained(fft2c(image)[None], mask, torch.ones_like(image)[None])
+    assert torch.allclose(estimate, image, atol=1e-12)
+
+
+def mirrored(mask: Tensor) -> Tensor:
+    """Whether the line at -k is sampled, for lines centred at W // 2."""
+    centre = mask.shape[-1] // 2
+    return mask[(2 * centre - torch.arange(mask.shape[-1])) % mask.shape[-1]]
+
+
+def test_half_of_k_space_gives_a_real_image(to_the_end: None) -> None:
+    """In closed form: of a pair k, -k with only k measured, a at k and the conjugate of b at -k minimise
+
+    |a - y|^2 + 0.01 (|a|^2 + |b|^2) + 0.5 |a - b|^2 / 2, as the imaginary part has (a - b) / 2i at k and -k.
+    """
+    image = object_with_edges().to(torch.complex128)
+    mask = torch.arange(96) >= 48
+    estimate = phase_constrained(fft2c(image)[None] * mask, mask, torch.ones_like(image)[None])
+    b_over_a = 0.25 / 0.26
+    a = 1 / (1.01 + 0.01 * b_over_a)
+    factor = torch.where(mask, torch.where(mirrored(mask), 1 / 1.01, a), a * b_over_a).double()
+    factor[0] = 0.0  # the line at the edge of the band is its own mirror image, and not sampled
+    assert torch.allclose(fft2c(estimate), factor * fft2c(image), atol=1e-6 * float(fft2c(image).abs().max()))
+
+
+def test_half_of_k_space_gives_a_real_image_as_far_as_it_is_run() -> None:
+    image = object_with_edges().to(torch.complex128)
+    mask = torch.arange(96) >= 44
+    kspace = fft2c(image)[None] * mask
+    error = (phase_constrained(kspace, mask, torch.ones_like(image)[None]) - image).norm() / image.norm()
+    assert float(error) < 0.05 < 0.1 < float((ifft2c(kspace[0]) - image).norm() / image.norm())
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_it_is_nearer_an_image_of_smooth_phase_than_zero_filling(coils: int) -> None:
+    magnitude = object_with_edges()
+    field = functional.smooth_phase(magnitude.shape, np.random.default_rng(3), 2.0)
+    image = magnitude * torch.exp(1j * torch.from_numpy(field))
+    maps = None if coils == 1 else coil_maps(coils, *magnitude.shape)
+    mask = functional.cartesian_mask(96, 3, "random", seed=2)
+    kspace = fft2c(image if maps is None else maps * image) * mask
+    estimate, phase = PhaseConstrain()(kspace, mask, maps)
+    truth = image * phase.conj()
+    zero_filled = functional.zero_filled(kspace, maps) * phase.conj()
+    assert float((channels_to_complex(estimate) - truth).norm()) < 0.97 * float((zero_filled - truth).norm())
+
+
+# --- the transforms ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coils", [None, 3])
+def test_array_and_dictionary_forms(coils: int | None) -> None:
+    maps = None if coils is None else coil_maps(coils, HEIGHT, WIDTH).to(torch.complex64)
+    image = (positive() * torch.exp(1j * torch.linspace(0, 2, WIDTH).double())).to(torch.complex64)
+    mask = lines(5).reshape((1,) * (1 if coils is None else 2) + (-1,))
+    kspace = fft2c(image if maps is None else maps * image) * mask
+    estimate, phase = PhaseConstrain()(kspace, mask, maps)
+    assert estimate.shape == (2, HEIGHT, WIDTH) and estimate.dtype == torch.float32
+    assert phase.shape == (HEIGHT, WIDTH) and phase.dtype == torch.complex64
+    assert torch.equal(phase, phase_reference(kspace, mask, maps))
+    stack, weights = (kspace[None], phase[None]) if maps is None else (kspace, maps * phase)
+    assert torch.equal(estimate, complex_to_channels(phase_constrained(stack, mask, weights)))
+
+    item: dict[Any, Any] = {"kspace": kspace, "mask": mask, "mu": ZeroFilled()(kspace, maps), "key": "a:0"}
+    item |= {"image": complex_to_channels(image), "reference": image.abs()}
+    if maps is not None:
+        item["sensitivity_maps"] = maps
+    before = dict(item)
+    result = PhaseConstraind("image")(item)
+    assert item.keys() == before.keys() and all(item[k] is before[k] for k in item)
+    assert result.keys() == item.keys() | {"phase", "zero_filled"}
+    assert torch.equal(result["mu"], estimate) and torch.equal(result["phase"], phase)
+    assert result["zero_filled"] is item["mu"]
+    assert torch.allclose(channels_to_complex(result["image"]) * phase, image, atol=1e-6)
+    for key in ("kspace", "mask", "reference", "key"):
+        assert result[key] is item[key]
+
+
+def test_a_key_that_is_missing() -> None:
+    kspace, mask = torch.ones(4, 6, dtype=torch.complex64), torch.ones(1, 6, dtype=torch.bool)
+    item = {"kspace": kspace, "mask": mask, "mu": ZeroFilled()(kspace)}
+    assert "image" not in PhaseConstraind("image", allow_missing_keys=True)(item)
+    with pytest.raises(KeyError, match="image"):
+        PhaseConstraind("image")(item)
+
+
+def test_what_the_transform_refuses() -> None:
+    kspace, maps = torch.ones(2, 4, 6, dtype=torch.complex64), torch.ones(2, 4, 6, dtype=torch.complex64)
+    mask = torch.ones(6, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"kspace has shape \(2, 4, 6\); accepted: \(H, W\), or"):
+        PhaseConstrain()(kspace, mask)
+    with pytest.raises(ValueError, match=r"kspace has shape \(4, 6\)"):
+        PhaseConstrain()(kspace[0], mask, maps)
+    points = torch.ones(4, 6, dtype=torch.bool)
+    points[1, 2] = False
+    with pytest.raises(ValueError, match=r"mask of shape \(4, 6\) differs between rows or coils"):
+        PhaseConstrain()(kspace[0], points)
