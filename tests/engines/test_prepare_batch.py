@@ -208,6 +208,55 @@ def test_consistency_of_several_coils_takes_the_batch_as_it_is() -> None:
     torch.testing.assert_close(kspace_consistency(data, "cpu")(image, 1.0), expected, rtol=1e-4, atol=1e-5)
 
 
+def phase_of(*shape: int) -> Tensor:
+    return torch.exp(1j * torch.randn(*shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.3])
+def test_consistency_of_one_coil_with_a_phase(noise_std: float) -> None:
+    """y = M F (phase x) + n. The correction is that of the images with their phase, and hard without noise."""
+    plain = batch(noise_std=noise_std)
+    phase = phase_of(3, 12, 10)
+    data = plain | {"image": complex_to_channels(channels_to_complex(plain["image"]) * phase.conj()), "phase": phase}
+    consistency = kspace_consistency(data, "cpu")
+    assert consistency.batch_size == 3 and torch.equal(consistency.noise_std, plain["noise_std"].double())
+    measured = fft2c(channels_to_complex(plain["image"])) * plain["mask"]
+    torch.testing.assert_close(consistency.forward(data["image"])[:, 0], measured)
+    adjoint = channels_to_complex(plain["mu"]) * phase.conj()
+    torch.testing.assert_close(consistency.adjoint(), complex_to_channels(adjoint))
+    x = torch.randn(3, 2, 12, 10, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    found = consistency(x, 1.0)
+    expected = kspace_consistency(plain)(complex_to_channels(channels_to_complex(x) * phase), 1.0)
+    torch.testing.assert_close(channels_to_complex(found) * phase, channels_to_complex(expected))
+    if noise_std == 0:
+        torch.testing.assert_close(consistency.forward(found)[:, 0], plain["kspace"])
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_consistency_of_several_coils_with_a_phase(coils: int) -> None:
+    """y = M F (S phase x) + n; coils of which there is one are no other case."""
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.randn(2, coils, 12, 10, generator=generator, dtype=torch.complex128)
+    maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
+    phase, image = phase_of(2, 12, 10), torch.randn(2, 12, 10, generator=generator, dtype=torch.complex128)
+    mask = torch.rand(2, 1, 1, 10, generator=generator) < 0.6
+    mask[..., 5] = True
+    data = {"kspace": fft2c(maps * (phase * image)[:, None]) * mask, "mask": mask, "sensitivity_maps": maps}
+    consistency = kspace_consistency(data | {"phase": phase})
+    torch.testing.assert_close(consistency.forward(complex_to_channels(image)), data["kspace"])
+    # the truth fits the measurement and stays; anything else comes to fit it
+    torch.testing.assert_close(
+        consistency(complex_to_channels(image), 1.0), complex_to_channels(image), atol=1e-9, rtol=0
+    )
+    x = torch.randn(2, 2, 12, 10, generator=generator, dtype=torch.float64)
+    residual = consistency.adjoint(consistency.forward(consistency(x, 1.0))) - consistency.adjoint()
+    assert float(residual.norm() / consistency.adjoint().norm()) <= 1e-5
+    without = kspace_consistency(data)
+    torch.testing.assert_close(
+        channels_to_complex(consistency.adjoint()) * phase, channels_to_complex(without.adjoint())
+    )
+
+
 # --- regression --------------------------------------------------------------------------------------------------
 
 
