@@ -131,9 +131,11 @@ class KspaceSliceDataset(Dataset):
     slices. What is random in a slice is a function of ``seed``, the file's name and the slice's number.
 
     A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
-    (1, 1, W); ``mu`` float32 (2, H, W), zero-filled; ``image`` float32 (2, H, W), the fully sampled complex image
-    (simulated: free of noise), and ``reference`` float32 (h, w), the magnitude to compare with, both absent where
-    no truth is known; ``sensitivity_maps`` complex64 (coils, H, W) for several coils; ``noise_std``;
+    (1, 1, W); ``phase`` complex64 (H, W) of modulus 1, the phase reference that ``mu`` and ``image`` are divided by;
+    ``mu`` float32 (2, H, W), the phase-constrained estimate of the image; ``zero_filled`` float32 (2, H, W), not
+    divided by the phase; ``image`` float32 (2, H, W), the fully sampled complex image (simulated: free of noise), and
+    ``reference`` float32 (h, w), the magnitude to compare with, both absent where no truth is known;
+    ``sensitivity_maps`` complex64 (coils, H, W) for several coils, without the phase; ``noise_std``;
     ``scale``, physical = normalised * scale; ``crop`` (h, w), the central part of the image that is written, or
     None for all; ``transposed``, True where ``axis`` is "frequency": rows and columns of all of these are then
     exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into `volumes`;

@@ -1,8 +1,8 @@
 """The engine that restores data sets of k-space slices, volume by volume.
 
-What a slice goes through (zero-filling, the normalisation, measurement consistency at every step) is in the theory's
-section on measurement consistency; the engine undoes the normalisation, the crop and the exchange of axes, and gives
-whole volumes of magnitude images to its handlers.
+What a slice goes through (the normalisation, the phase reference and the estimate, measurement consistency at every
+step) is in the theory's section on measurement consistency; the engine undoes the normalisation, the crop and the
+exchange of axes, and gives whole volumes of magnitude images to its handlers.
 """
 
 from __future__ import annotations
