@@ -11,6 +11,7 @@ slice's figures, the machine and the versions.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -24,16 +25,31 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from monai_d3gm.data import KspaceSliceDataset, collate_slices
+from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, collate_slices
 from monai_d3gm.data.files import atomic_path
 from monai_d3gm.engines import kspace_consistency
 from monai_d3gm.inferers import RegressionInferer, RestorationInferer, l1_wavelet
-from monai_d3gm.metrics import evaluate_images, foreground_mask, format_table, paired_difference, radial_power_spectrum
+from monai_d3gm.metrics import (
+    evaluate_images,
+    foreground_mask,
+    format_table,
+    paired_difference,
+    radial_power_spectrum,
+    summarise,
+)
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, weights_hash
 from monai_d3gm.networks.nets import ConditionalNAFNet
 
 SUBJECTS = ("22", "33", "40", "47", "50", "58")
 PATIENT = "03"
+
+FIGURES = {
+    "psnr/slice/whole": "PSNR",
+    "ssim/slice/whole": "SSIM",
+    "psnr/slice/foreground": "PSNR, foreground",
+    "ssim/slice/foreground": "SSIM, foreground",
+    "nmse/slice/whole": "NMSE",
+}
 
 # consistency: hold the measurement at every step; the rest are arguments of RestorationInferer
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -46,7 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mean of 8, 5 evaluations": {"num_inference_steps": 5, "num_samples": 8},
     "mean of 8, 5 evaluations, eta 1": {"num_inference_steps": 5, "num_samples": 8, "eta": 1.0, "order": 1},
     "mean of 8, 100 evaluations": {"num_inference_steps": 100, "num_samples": 8},
-    "100 evaluations": {"num_inference_steps": 100},
+    "mean of 8, 100 evaluations, eta 1": {"num_inference_steps": 100, "num_samples": 8, "eta": 1.0, "order": 1},
 }
 
 
@@ -62,6 +78,7 @@ def main() -> None:
     parser.add_argument("--wavelet", action="store_true", help="add L1-wavelet")
     parser.add_argument("--snr", type=float, default=50.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
@@ -76,9 +93,9 @@ def main() -> None:
         dataset = KspaceSliceDataset(
             files, acceleration=acceleration, slices=arguments.slices, snr=arguments.snr, seed=arguments.seed
         )
-        for number in tqdm(range(len(dataset.volumes)), desc=f"{acceleration:g}x"):
-            volume = dataset.volumes[number]
-            items = [dataset[i] for i in range(len(dataset)) if dataset._index[i][0] == number]
+        batches = VolumeBatchSampler(dataset, batch_size=arguments.slices)
+        for volume, indices in zip(dataset.volumes, tqdm(batches, desc=f"{acceleration:g}x"), strict=True):
+            items = [dataset[i] for i in indices]
             match = re.match(r"(?:sub-|patient)(\d+).*_([A-Z0-9]+W|T1w|FLAIR)$", volume.stem)
             assert match is not None
             about = {"volume": volume.stem, "subject": match[1], "contrast": match[2].upper().replace("T1W", "T1w")}
@@ -93,7 +110,7 @@ def main() -> None:
                     rows.append(about | {"slice": item["slice"], "method": method, **figures, **spread})
                     rows[-1]["spectrum"] = spectrum
 
-    _print(rows)
+    _print(rows, arguments.markdown)
     if arguments.output:
         result = {
             "command": {k: (str(v) if isinstance(v, Path) else v) for k, v in vars(arguments).items() if k != "output"},
@@ -145,40 +162,68 @@ def _restore(
         for setting in arguments.settings:
             chosen = {"batch_size": 4, "seed": arguments.seed, **options, **SETTINGS[setting]}
             hold = consistency if chosen.pop("consistency", True) else None
+            samples: list[torch.Tensor] = []
             mean, std = RestorationInferer(scheduler, **chosen).moments(
-                mu, network, hold, [item["key"] for item in items], of=_with_magnitude
+                mu, network, hold, [item["key"] for item in items], of=lambda x, seen=samples: _with_magnitude(x, seen)
             )
-            extra = {"std": std[:, 2].numpy()} if chosen.get("num_samples", 1) > 1 else {}
-            yield f"{name}: {setting}", mean[:, :2].norm(dim=1).numpy(), extra
+            if chosen.get("num_samples", 1) > 1:
+                yield f"{name}: {setting}", mean[:, :2].norm(dim=1).numpy(), {"std": std[:, 2].numpy()}
+                yield f"{name}: {setting}, the first sample", torch.cat(samples)[: len(mu)].numpy(), {}
+            else:
+                yield f"{name}: {setting}", mean[:, :2].norm(dim=1).numpy(), {}
 
 
-def _with_magnitude(x: torch.Tensor) -> torch.Tensor:
-    return torch.cat([x, x.norm(dim=1, keepdim=True)], dim=1)
+def _with_magnitude(x: torch.Tensor, seen: list[torch.Tensor]) -> torch.Tensor:
+    """The samples with their magnitude as a third channel, of which the deviation is taken; ``seen`` keeps it."""
+    magnitude = x.norm(dim=1, keepdim=True)
+    seen.append(magnitude[:, 0])
+    return torch.cat([x, magnitude], dim=1)
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for acceleration in sorted({row["acceleration"] for row in rows}):
-        for contrast in [*sorted({row["contrast"] for row in rows}), None]:
+        for contrast in sorted({row["contrast"] for row in rows}):
+            chosen = [r for r in rows if r["acceleration"] == acceleration and r["contrast"] == contrast]
             table = []
             for method in methods:
-                chosen = [r for r in rows if r["method"] == method and r["acceleration"] == acceleration]
-                chosen = [r for r in chosen if contrast in (None, r["contrast"])]
                 line: dict[str, object] = {"method": method}
-                for key in ("psnr/slice/whole", "ssim/slice/whole", "psnr/slice/foreground", "ssim/slice/foreground"):
-                    line[key] = float(np.mean([r[key] for r in chosen]))
-                if "std" in chosen[0]:
-                    line["std"] = float(np.mean([r["std"] for r in chosen]))
+                for key, title in FIGURES.items():
+                    line[title] = summarise(_values(chosen, method, key)).mean
+                for other in ("zero-filled", "L1-wavelet"):
+                    if other in methods:
+                        gain = paired_difference(_values(chosen, method), _values(chosen, other))
+                        line[f"PSNR less {other}"] = gain.format(2)
                 table.append(line)
-            print(f"\n{acceleration:g}x, {contrast or 'all'}, {len(chosen)} slices")
-            print(format_table(table, digits=4))
-    first = methods[0]
-    by_subject: dict[str, dict[str, list[float]]] = {method: {} for method in methods}
+            subjects = len({r["subject"] for r in chosen})
+            print(f"\n{acceleration:g}x, {contrast}: {subjects} subjects, {len(chosen) // len(methods)} slices\n")
+            print(format_table(table, digits=3, markdown=markdown))
+    for few, many in itertools.permutations([m for m in methods if f"{m}, the first sample" in methods], 2):
+        if "100 evaluations" in many:
+            _compare(rows, few, many)
+
+
+def _values(rows: list[dict[str, Any]], method: str, key: str = "psnr/slice/whole") -> dict[str, list[float]]:
+    """A figure by subject."""
+    values: dict[str, list[float]] = {}
     for row in rows:
-        by_subject[row["method"]].setdefault(row["subject"], []).append(row["psnr/slice/whole"])
-    print("\nPSNR gain over", first, "by subject, all accelerations")
-    for method in methods[1:]:
-        print(f"{method}: {paired_difference(by_subject[method], by_subject[first]).format(2)}")
+        if row["method"] == method:
+            values.setdefault(row["subject"], []).append(row[key])
+    return values
+
+
+def _compare(rows: list[dict[str, Any]], few: str, many: str) -> None:
+    """Few evaluations against many, on the same slices and seeds."""
+
+    def of(method: str, key: str) -> np.ndarray:
+        return np.array([row[key] for row in rows if row["method"] == method])
+
+    one = [f"{method}, the first sample" for method in (few, many)]
+    psnr = (of(one[0], "psnr/slice/whole") - of(one[1], "psnr/slice/whole")).mean()
+    spread = of(few, "std").mean() / of(many, "std").mean()
+    spectrum = 10 * np.log10(of(one[0], "spectrum").mean(0) / of(one[1], "spectrum").mean(0))
+    print(f"\n{few} against {many}: PSNR of a sample {psnr:+.3f} dB; standard deviation over samples x {spread:.3f};")
+    print(f"radial power spectrum {np.array2string(spectrum, precision=2)} dB")
 
 
 if __name__ == "__main__":
