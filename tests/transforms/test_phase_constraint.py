@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
 from monai_d3gm.transforms import PhaseConstrain, PhaseConstraind, ZeroFilled
 from monai_d3gm.transforms.kspace import functional
@@ -153,39 +152,32 @@ def dense_solution(kspace: Tensor, mask: Tensor, maps: Tensor, weight: float) ->
     return torch.complex(solution[:size], solution[size:]).reshape(shape), matrix.mT @ matrix, matrix.mT @ data
 
 
-@pytest.fixture
-def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conjugate gradients until nothing is left, to see what is minimised; else they stop early."""
-
-    def solve(operator: Any, rhs: Tensor, initial: Tensor, tolerance: Tensor) -> Tensor:
-        return conjugate_residuals(operator, rhs, initial, 1e-8 * tolerance)
-
-    monkeypatch.setattr(functional, "conjugate_residuals", solve)
-
-
 @pytest.mark.parametrize("coils", [1, 2, 3])
 @pytest.mark.parametrize("weight", [0.5, 3.0])
 @pytest.mark.parametrize("shape", [(5, 6), (4, 7)])
-def test_it_is_the_minimiser(to_the_end: None, coils: int, weight: float, shape: tuple[int, int]) -> None:
+def test_it_is_the_minimiser(coils: int, weight: float, shape: tuple[int, int]) -> None:
     kspace, mask, maps = measured(coils, shape)
     expected, _, _ = dense_solution(kspace, mask, maps, weight)
-    assert torch.allclose(phase_constrained(kspace, mask, maps, weight), expected, atol=1e-6)
+    assert torch.allclose(phase_constrained(kspace, mask, maps, weight, 1e-10), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_the_normal_equations_hold_as_far_as_is_said(coils: int) -> None:
+@pytest.mark.parametrize("tolerance", [0.02, 0.002])
+def test_the_normal_equations_hold_as_far_as_is_said(coils: int, tolerance: float) -> None:
     kspace, mask, maps = measured(coils, (6, 8))
     _, normal, right = dense_solution(kspace, mask, maps, 0.5)
-    estimate = phase_constrained(kspace, mask, maps).flatten()
+    estimate = phase_constrained(kspace, mask, maps, tolerance=tolerance).flatten()
     residual = normal @ torch.cat((estimate.real, estimate.imag)) - right
-    assert float(residual.norm() / right.norm()) <= 0.02
+    assert float(residual.norm() / right.norm()) <= tolerance
 
 
 def test_a_fully_sampled_real_image_stays() -> None:
-    """0.01 x, the pull of the small term, is inside the tolerance: the zero-filled image is returned."""
+    """But for the pull of the small term, x / 1.01, unless that is inside the tolerance."""
     image, mask = positive().to(torch.complex128), torch.ones(WIDTH, dtype=torch.bool)
-    estimate = phase_constrained(fft2c(image)[None], mask, torch.ones_like(image)[None])
-    assert torch.allclose(estimate, image, atol=1e-12)
+    maps = torch.ones_like(image)[None]
+    for tolerance, expected in ((1e-10, image / 1.01), (0.02, image)):
+        estimate = phase_constrained(fft2c(image)[None], mask, maps, tolerance=tolerance)
+        assert torch.allclose(estimate, expected, atol=1e-9)
 
 
 def mirrored(mask: Tensor) -> Tensor:
@@ -194,14 +186,15 @@ def mirrored(mask: Tensor) -> Tensor:
     return mask[(2 * centre - torch.arange(mask.shape[-1])) % mask.shape[-1]]
 
 
-def test_half_of_k_space_gives_a_real_image(to_the_end: None) -> None:
+def test_half_of_k_space_gives_a_real_image() -> None:
     """In closed form: of a pair k, -k with only k measured, a at k and the conjugate of b at -k minimise
 
     |a - y|^2 + 0.01 (|a|^2 + |b|^2) + 0.5 |a - b|^2 / 2, as the imaginary part has (a - b) / 2i at k and -k.
     """
     image = object_with_edges().to(torch.complex128)
     mask = torch.arange(96) >= 48
-    estimate = phase_constrained(fft2c(image)[None] * mask, mask, torch.ones_like(image)[None])
+    maps = torch.ones_like(image)[None]
+    estimate = phase_constrained(fft2c(image)[None] * mask, mask, maps, tolerance=1e-9)
     b_over_a = 0.25 / 0.26
     a = 1 / (1.01 + 0.01 * b_over_a)
     factor = torch.where(mask, torch.where(mirrored(mask), 1 / 1.01, a), a * b_over_a).double()
