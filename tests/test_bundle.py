@@ -109,9 +109,7 @@ def test_others_are_refused(
     assert str(error.value).startswith(words)
 
 
-def test_keys_of_every_config_file_and_of_the_args_file_count(
-    tmp_path: Path, command_line: pytest.MonkeyPatch
-) -> None:
+def test_keys_of_every_config_file_and_of_the_args_file_count(tmp_path: Path, command_line: pytest.MonkeyPatch) -> None:
     first = make(tmp_path, steps=1) / "configs" / "inference.json"
     second, arguments = first.with_name("more.json"), first.with_name("args.json")
     second.write_text(json.dumps({"steps::deep": 1, "nodes": 2}))

@@ -33,7 +33,12 @@ from monai_d3gm.transforms.kspace import (
     SimulateKspaced,
     ZeroFilled,
 )
-from monai_d3gm.transforms.kspace.functional import MASK_TYPES, cartesian_mask, crop_to_acquired_band
+from monai_d3gm.transforms.kspace.functional import (
+    MASK_TYPES,
+    cartesian_mask,
+    crop_to_acquired_band,
+    estimate_noise_std,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +155,8 @@ class KspaceSliceDataset(Dataset):
         seed: seed of phase, noise, and mask.
         snr: of simulated k-space: mean of the foreground over the noise's standard deviation per part.
         coils: of simulated k-space.
-        noise_std: of fastMRI files: standard deviation per real and imaginary part in the file's units; 0.0 if unknown.
+        noise_std: of fastMRI files: standard deviation per real and imaginary part in the file's units; None
+            estimates it from the ends of the readout, 0.0 trusts the measurement exactly.
         slices: "all", or how many, evenly spaced.
 
     Raises:
@@ -174,7 +180,7 @@ class KspaceSliceDataset(Dataset):
         seed: int = 0,
         snr: float = 50.0,
         coils: int = 1,
-        noise_std: float = 0.0,
+        noise_std: float | None = None,
         slices: Literal["all"] | int = "all",
     ) -> None:
         if mask not in MASK_TYPES:
@@ -183,8 +189,8 @@ class KspaceSliceDataset(Dataset):
             raise ValueError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
         if slices != "all" and (not isinstance(slices, int) or slices < 1):
             raise ValueError(f"slices is {slices!r}; accepted: 'all' or a number above 0.")
-        if not (np.isfinite(noise_std) and noise_std >= 0):
-            raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more.")
+        if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
+            raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
         self.transposed = axis == "frequency"
         self.noise_std = noise_std
         self._wanted = slices
@@ -318,6 +324,7 @@ class KspaceSliceDataset(Dataset):
 
     def _measured(self, item: dict[Any, Any], file: KspaceFile) -> dict[Any, Any]:
         kspace = file.read_kspace(item["slice"])
+        item["noise_std"] = estimate_noise_std(kspace) if self.noise_std is None else self.noise_std
         reference = file.read_reconstruction(item["slice"])
         crop = file.crop
         if self.transposed:
@@ -328,7 +335,6 @@ class KspaceSliceDataset(Dataset):
         item = CropReadoutd("kspace", crop[0])(item)
         full = item["kspace"]
         item["crop"] = None if crop == full.shape[-2:] else crop
-        item["noise_std"] = self.noise_std
         if file.mask is None:
             # fastMRI leaves the columns outside the encoded ones out of the mask; they are columns only as stored.
             padding = None if self.transposed or file.header is None else file.header.padding

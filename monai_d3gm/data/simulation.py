@@ -77,6 +77,8 @@ class SimulatedKspaceDataset(Dataset):
         strip: rows kept, around a random row of the object; None keeps all.
         snr: range of the signal-to-noise ratio, drawn uniformly in its logarithm.
         phase: largest amplitude of the smooth phase in radians.
+        tolerance: of the phase-constrained estimate (`phase_constrained`); pairs (first item, tolerance), in order,
+            change it in the course of a training.
         resolution: range of the share of the band that is kept along each axis.
         augment: False leaves orientation, contrast, resolution and place as they are.
         progress: show a progress bar while the volumes are read, where stderr is a terminal.
@@ -99,6 +101,7 @@ class SimulatedKspaceDataset(Dataset):
         strip: int | None = 64,
         snr: tuple[float, float] = (15.0, 150.0),
         phase: float = np.pi,
+        tolerance: float | Sequence[tuple[int, float]] = 0.002,
         resolution: tuple[float, float] = (0.7, 1.0),
         augment: bool = True,
         progress: bool = False,
@@ -121,6 +124,7 @@ class SimulatedKspaceDataset(Dataset):
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.accelerations, self.masks = tuple(accelerations), tuple(masks)
         self.widths, self.height, self.strip = tuple(widths), height, strip
+        self.tolerance = [(0, tolerance)] if isinstance(tolerance, float) else tolerance
         self.snr, self.phase, self.resolution, self.augment = snr, phase, resolution, augment
 
         groups: list[Mapping[str, Any]] = [g if isinstance(g, Mapping) else {"paths": [g]} for g in volumes]
@@ -176,6 +180,7 @@ class SimulatedKspaceDataset(Dataset):
         kspace = kspace * mask
         scale = magnitude_scale(zero_filled(kspace).abs())
         phase = phase_reference(kspace, mask)
+        tolerance = [value for first, value in self.tolerance if first <= index][-1]
         height = self.strip or self.height
         rows = np.flatnonzero((picture > _OBJECT_LEVEL * picture.max()).any(axis=1))
         start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
@@ -183,7 +188,7 @@ class SimulatedKspaceDataset(Dataset):
         image, phase = image[start : start + height] / scale, phase[start : start + height]
         return {
             "image": complex_to_channels(image * phase.conj()),
-            "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None])),
+            "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None], tolerance=tolerance)),
             "kspace": kspace,
             "phase": phase,
             "mask": mask[None],

@@ -192,4 +192,4 @@ def test_a_bad_file_beside_a_good_one_leaves_whole_volumes_only(
         "run", "--config_file", config, "--dataset_dir", folder, "--output_dir", output, "--num_inference_steps", 1
     )
     assert run.status == 1 and "b.h5: slice 1" in run.last_line
-    assert sorted(path.name for path in output.iterdir()) == ["a_panel.png", "a_restored.nii.gz"]
+    assert sorted(path.name for path in output.iterdir()) == ["a_panel.png", "a_restored.nii.gz", "a_std.nii.gz"]

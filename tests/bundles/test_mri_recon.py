@@ -258,7 +258,7 @@ def test_monai_finds_its_properties(name: str, bundle: Path) -> None:
         workflow = ConfigWorkflow(file, workflow_type="inference", logging_file=False, bundle_root=str(bundle))
         workflow.initialize()
         assert workflow.check_properties() == []
-        assert workflow.inferer.num_samples == 1
+        assert workflow.inferer.num_samples == 4
 
 
 def test_monai_loads_the_network_with_its_weights(bundle: Path) -> None:

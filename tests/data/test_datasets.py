@@ -24,11 +24,12 @@ from monai_d3gm.data import (
     bundled_epi_path,
     collate_slices,
     find_inputs,
+    open_kspace,
     write_kspace,
 )
 from monai_d3gm.engines import kspace_consistency
 from monai_d3gm.transforms import PhaseConstrain, ZeroFilled
-from monai_d3gm.transforms.kspace.functional import simulate_kspace
+from monai_d3gm.transforms.kspace.functional import estimate_noise_std, simulate_kspace
 
 
 def disc(rows: int, columns: int) -> np.ndarray:
@@ -222,7 +223,9 @@ def test_interpolated_volumes_are_cropped_to_their_band(tmp_path: Path) -> None:
 def test_known_noise_is_in_the_images_units(single: Path) -> None:
     item = KspaceSliceDataset(single, noise_std=1e-6)[0]
     assert item["noise_std"] * item["scale"] == pytest.approx(1e-6)
-    assert KspaceSliceDataset(single)[0]["noise_std"] == 0
+    assert KspaceSliceDataset(single, noise_std=0.0)[0]["noise_std"] == 0
+    item = KspaceSliceDataset(single)[0]  # estimated: of the file's k-space, in its units
+    assert item["noise_std"] * item["scale"] == pytest.approx(estimate_noise_std(open_kspace(single).read_kspace(0)))
 
 
 # --- inputs that cannot be used --------------------------------------------------------------------------------

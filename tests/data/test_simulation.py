@@ -172,3 +172,11 @@ def test_real_volumes() -> None:
         assert item["mu"].shape == (2, 64, dataset.width(index))
         # The zero-filled image misses most of the fine detail and little of the energy.
         assert 0.01 < float((item["image"] - item["mu"]).square().mean().sqrt()) < 0.4
+
+
+def test_the_tolerance_changes_at_its_item(volumes: list[dict]) -> None:
+    """Items before the change are those of the one tolerance, items from it on those of the other."""
+    loose, tight, both = (make(volumes, tolerance=tolerance) for tolerance in (0.3, 0.001, [(0, 0.3), (3, 0.001)]))
+    for index in range(6):
+        assert torch.equal(both[index]["mu"], (loose if index < 3 else tight)[index]["mu"])
+        assert not torch.equal(loose[index]["mu"], tight[index]["mu"])
