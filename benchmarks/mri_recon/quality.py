@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--options", default="{}", help="JSON, arguments of RestorationInferer for every setting")
     parser.add_argument("--accelerations", nargs="*", type=float, default=[4.0, 8.0, 16.0])
     parser.add_argument("--slices", type=int, default=2, help="slices of each volume")
-    parser.add_argument("--subjects", nargs="*", default=SUBJECTS)
+    parser.add_argument("--only", default="", help="regular expression: the volumes whose names it is found in")
     parser.add_argument("--wavelet", action="store_true", help="add L1-wavelet")
     parser.add_argument("--snr", type=float, default=50.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -83,8 +83,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
-    files = [arguments.dataset_dir / "ds002748" / f"sub-{subject}_T1w.nii.gz" for subject in arguments.subjects]
+    files = [arguments.dataset_dir / "ds002748" / f"sub-{subject}_T1w.nii.gz" for subject in SUBJECTS]
     files += sorted((arguments.dataset_dir / "open_ms").glob(f"patient{PATIENT}_*.nii.gz"))
+    files = [file for file in files if re.search(arguments.only, file.name)]
     paths = dict(text.split("=", 1) for text in arguments.model)
     models = {name: _load(path) for name, path in paths.items()}
     options = json.loads(arguments.options)
@@ -120,7 +121,8 @@ def main() -> None:
             "versions": {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__},
             "rows": rows,
         }
-        result["command"].pop("dataset_dir")
+        for path in ("dataset_dir", "model"):
+            result["command"].pop(path)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(arguments.output) as temporary:
             temporary.write_text(json.dumps(result))
