@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_d3gm.inferers.diffusion import D3GMInferer, linear_part
+from monai_d3gm.inferers.l1_wavelet import l1_wavelet, tune_l1_wavelet
 from monai_d3gm.inferers.regression import RegressionInferer
 from monai_d3gm.inferers.restoration import RestorationInferer
 
