@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import fastmri
 import nibabel
@@ -40,6 +40,9 @@ from monai_d3gm.transforms.kspace.functional import (
     estimate_noise_std,
 )
 
+if TYPE_CHECKING:
+    from monai_d3gm.data.dicom import DicomVolume
+
 logger = logging.getLogger(__name__)
 
 AXES = ("phase", "frequency")
@@ -55,7 +58,7 @@ class InputVolume:
     Attributes:
         path: the file.
         stem: its name without suffixes; the first part of each slice's key.
-        kind: "kspace" for fastMRI files, "nifti" for magnitude volumes from which k-space is simulated.
+        kind: what the file is, and so in which format its restored volume is written.
         shape: rows, columns and slices of the volume to write, in the orientation of the file.
         slices: numbers of the slices that are restored.
         skipped: numbers of the slices of a magnitude volume that are zero everywhere.
@@ -66,11 +69,15 @@ class InputVolume:
         has_truth: a reference image is known.
         kept_band: share of the band kept along rows and columns; below 1 where the input was interpolated.
         attributes: attributes of a fastMRI file.
+        slice_axis: axis of the volume to write along which its slices lie.
+        origin: what the data are, for the report.
+        warnings: what a reader of the result must know.
+        dicom: the series that the volume was read from, or None.
     """
 
     path: Path
     stem: str
-    kind: Literal["kspace", "nifti"]
+    kind: Literal["kspace", "nifti", "dicom", "image"]
     shape: tuple[int, int, int]
     slices: tuple[int, ...]
     skipped: tuple[int, ...]
@@ -80,7 +87,11 @@ class InputVolume:
     coils: int
     has_truth: bool
     kept_band: tuple[float, float]
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    slice_axis: int = 2
+    origin: str = ""
+    warnings: tuple[str, ...] = ()
+    dicom: DicomVolume | None = None
 
 
 def _stem(path: Path) -> str:
@@ -88,6 +99,10 @@ def _stem(path: Path) -> str:
     for suffix in (".gz", ".nii", ".h5", ".hdf5"):
         name = name.removesuffix(suffix)
     return name
+
+
+def _coil_word(coils: int) -> str:
+    return "single-coil" if coils <= 1 else "multi-coil"
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -277,6 +292,8 @@ class KspaceSliceDataset(Dataset):
             has_truth=file.mask is None or file.reconstruction is not None,
             kept_band=(1.0, 1.0),
             attributes=file.attributes,
+            origin=f"measured {_coil_word(max(1, file.coils))} k-space, "
+            + ("undersampled here" if file.mask is None else "undersampled as acquired"),
         )
 
     def _describe_nifti(self, path: Path) -> InputVolume:
@@ -303,7 +320,8 @@ class KspaceSliceDataset(Dataset):
             coils=self._coils,
             has_truth=True,
             kept_band=(kept[0], kept[1]),
-            attributes={},
+            origin=f"simulated {_coil_word(self._coils)} k-space from magnitude images",
+            warnings=("k-space was simulated from magnitude images; this is not the reconstruction of a scan",),
         )
 
     def _magnitude(self, path: Path) -> NDArray[np.float32]:
