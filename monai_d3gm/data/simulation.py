@@ -2,7 +2,8 @@
 
 The forward model stands in the theory's section on measurement consistency, its steps in
 `monai_d3gm.transforms.kspace.functional`. What is random besides phase, noise and mask: the volume, axis and slice,
-orientation, contrast (gamma), resolution (k-space truncation) and the object's place in the field of view.
+orientation, contrast (gamma, or a random curve of the intensities), resolution (k-space truncation) and the object's
+place in the field of view.
 """
 
 from __future__ import annotations
@@ -205,12 +206,16 @@ class SimulatedKspaceDataset(Dataset):
         """Turn the picture, change its contrast and resolution, and make it fit into the field of view ``shape``."""
         share = np.ones(2)
         if self.augment:
-            turn, transpose, adjust, blur = rng.integers(4), rng.random() < 0.5, rng.random() < 0.3, rng.random() < 0.5
+            turn, transpose, contrast, blur = rng.integers(4), rng.random() < 0.5, rng.random(), rng.random() < 0.5
             picture = np.rot90(picture, int(turn))
             picture = picture.T if transpose else picture
-            if adjust:
-                peak = picture.max()
+            peak = picture.max()
+            if contrast < 0.3:
                 picture = peak * (picture / peak) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+            elif contrast < 0.5:  # a contrast that no volume has: background stays dark, tissues change places
+                levels = np.append(0.0, rng.uniform(0.0, 1.0, size=4))
+                levels *= peak / levels.max()
+                picture = np.interp(picture / peak, np.linspace(0, 1, 5), levels).astype(np.float32)
             if blur:
                 share = rng.uniform(*self.resolution) * rng.uniform(0.85, 1.0, size=2)
         for axis in (0, 1):
