@@ -90,6 +90,10 @@ class MeasurementConsistency(ABC):
         """A^H of a measurement, by default of the one given at construction, as images (B, channels, H, W)."""
 
     @abstractmethod
+    def residual(self, x: Tensor) -> Tensor:
+        """The root mean square of A x - y over the real numbers measured, (B,): noise_std where x is the truth."""
+
+    @abstractmethod
     def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
         """The minimiser for the weight w, float64 on the CPU, () or (B,); 1 is the hard projection."""
 

@@ -104,6 +104,10 @@ class DownsamplingConsistency(MeasurementConsistency):
         """A^T of low-resolution images, by default of the measured ones, as (B, C, f h, f w)."""
         return self._back_projected if measurement is None else self._operator.adjoint(measurement)
 
+    def residual(self, x: Tensor) -> Tensor:
+        """The root mean square of A x - y over the low-resolution pixels, (B,)."""
+        return (self.forward(x) - self.low_resolution).square().flatten(1).mean(1).sqrt()
+
     def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
         image = x0_hat.to(torch.promote_types(x0_hat.dtype, self.low_resolution.dtype))
         if isinstance(self._operator, _Truncation):

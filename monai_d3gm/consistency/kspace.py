@@ -54,7 +54,7 @@ class KspaceConsistency(MeasurementConsistency):
     True
     """
 
-    _per_image = ("mask", "_pattern", "_zero_filled", "sensitivity_maps")
+    _per_image = ("kspace", "mask", "_pattern", "_zero_filled", "sensitivity_maps")
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class KspaceConsistency(MeasurementConsistency):
         for dim in {-2, -1} - set(varies):
             pattern = pattern.narrow(dim, 0, 1)
         self._pattern = torch.fft.ifftshift(pattern, dim=self._axes).to(kspace.real.dtype)
+        self.kspace = kspace * self.mask
         self._zero_filled = self._adjoint(kspace)
 
     @property
@@ -103,6 +104,12 @@ class KspaceConsistency(MeasurementConsistency):
     def adjoint(self, measurement: Tensor | None = None) -> Tensor:
         """A^H k = S^H F^H M k as (B, 2, H, W); of the measurement itself, the zero-filled image, when none is given."""
         return complex_to_channels(self._zero_filled if measurement is None else self._adjoint(measurement))
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The root mean square of A x - y over the real and imaginary parts of the samples, (B,)."""
+        difference = torch.view_as_real(self.forward(x) - self.kspace)
+        sampled = 2 * self.mask.expand(self.kspace.shape).flatten(1).sum(1)
+        return (difference.square().flatten(1).sum(1) / sampled).sqrt()
 
     def _adjoint(self, kspace: Tensor) -> Tensor:
         image = ifft2c(kspace * self.mask)

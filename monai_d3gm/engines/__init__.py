@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from monai_d3gm.engines.prepare import D3GMPrepareBatch, RegressionPrepareBatch, kspace_consistency
-from monai_d3gm.engines.restoration import RestorationEvaluator, RestorationEvents, RestoredVolume
+from monai_d3gm.engines.restoration import (
+    KSPACE_BASELINES,
+    RestorationEvaluator,
+    RestorationEvents,
+    RestoredVolume,
+    batch_image,
+    magnitude,
+    nonnegative,
+)
 
 __all__ = [
+    "KSPACE_BASELINES",
     "D3GMPrepareBatch",
     "RegressionPrepareBatch",
     "RestorationEvaluator",
     "RestorationEvents",
     "RestoredVolume",
+    "batch_image",
     "kspace_consistency",
+    "magnitude",
+    "nonnegative",
 ]

@@ -1,13 +1,14 @@
-"""The engine that restores data sets of k-space slices, volume by volume.
+"""The engine that restores data sets of slices, volume by volume: k-space, low-resolution images, photographs.
 
-What a slice goes through (the normalisation, the phase reference and the estimate, measurement consistency at every
-step) is in the theory's section on measurement consistency; the engine undoes the normalisation, the crop and the
-exchange of axes, and gives whole volumes of magnitude images to its handlers.
+What a slice goes through (the normalisation, and for k-space the phase reference and the estimate, measurement
+consistency at every step) is in the theory's section on measurement consistency; the engine undoes the normalisation,
+the crop and the exchange of axes, and gives whole volumes of images to its handlers. What is peculiar to a task are
+three of its arguments: the consistency, how a sample becomes an image, and what it is compared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,65 @@ from monai_d3gm.engines.prepare import kspace_consistency
 from monai_d3gm.inferers.l1_wavelet import l1_wavelet
 from monai_d3gm.inferers.restoration import RestorationInferer
 
-__all__ = ["BASELINES", "METHOD", "RestorationEvaluator", "RestorationEvents", "RestoredVolume"]
+__all__ = [
+    "KSPACE_BASELINES",
+    "METHOD",
+    "RestorationEvaluator",
+    "RestorationEvents",
+    "RestoredVolume",
+    "batch_image",
+    "magnitude",
+    "nonnegative",
+]
 
 METHOD = "D3GM"
 """The restoration's name among the images of a `RestoredVolume`."""
 
-BASELINES = ("zero-filled", "L1-wavelet")
-"""What it is compared with."""
+ToImage = Callable[[Tensor], Tensor]
+"""Samples (B, C, H, W) to the images that are written, (B, 1 or 3, H, W)."""
+
+Baseline = Callable[[Mapping[str, Any]], Tensor]
+"""A batch to images (B, 1 or 3, H, W) in its scale."""
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """The modulus of complex images: (B, 2, H, W) to (B, 1, H, W).
+
+    >>> magnitude(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).item()
+    5.0
+    """
+    return x.norm(dim=1, keepdim=True)
+
+
+def nonnegative(x: Tensor) -> Tensor:
+    """Magnitude images as they come from a network that does not know that they are at least 0.
+
+    >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return x.clamp_min(0)
+
+
+def batch_image(name: str) -> Baseline:
+    """A baseline that the data set has made already: the batch's entry of this name.
+
+    >>> batch_image("bicubic")({"bicubic": torch.ones(1, 1, 2, 2)}).shape
+    torch.Size([1, 1, 2, 2])
+    """
+    return lambda batch: batch[name]
+
+
+def _l1_wavelet(batch: Mapping[str, Any]) -> Tensor:
+    maps = batch.get("sensitivity_maps", [None] * len(batch["kspace"]))
+    images = [l1_wavelet(k, m, mask=s) for k, m, s in zip(batch["kspace"], maps, batch["mask"], strict=True)]
+    return torch.stack(images).abs()[:, None]
+
+
+KSPACE_BASELINES: Mapping[str, Baseline] = {
+    "zero-filled": lambda batch: magnitude(batch["zero_filled"]),
+    "L1-wavelet": _l1_wavelet,
+}
+"""What a reconstruction is compared with."""
 
 
 class RestorationEvents(EventEnum):
@@ -44,39 +97,54 @@ class RestorationEvents(EventEnum):
 
 @dataclass(frozen=True)
 class RestoredVolume:
-    """Magnitude images of the restored slices of one input, float32 (S, h, w), in the input's units and orientation.
+    """Images of the restored slices of one input, float32 (S, h, w), or (S, h, w, 3) in colour, in the input's units
+    and orientation.
 
     Attributes:
         source: the input.
-        images: by method: `METHOD`, "zero-filled" and, where it is asked for and a truth is known, "L1-wavelet".
-        std: standard deviation of the magnitude over the samples; None for a single sample.
+        images: by method: the degraded input first, then, where asked for and a truth is known, the other baselines,
+            and `METHOD` last.
+        std: standard deviation over the samples; None for a single sample.
         reference: the truth; None where it is not known.
+        residual: by slice, the root mean square of A x - y over the measurement's noise_std, for the restored image
+            before it became a magnitude; None where there is no measurement or its noise is 0.
     """
 
     source: InputVolume
     images: Mapping[str, NDArray[np.float32]]
     std: NDArray[np.float32] | None
     reference: NDArray[np.float32] | None
+    residual: NDArray[np.float32] | None = None
+
+    @property
+    def degraded(self) -> str:
+        """The name of the degraded input among ``images``."""
+        return next(iter(self.images))
 
     def as_volume(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Put images of the slices into a volume (h, w, number of slices), zero where a slice was not restored."""
+        """Put images (S, h, w) into a volume of ``source.shape``, zero where a slice was not restored."""
         volume = np.zeros(self.source.shape, dtype=np.float32)
-        volume[:, :, list(self.source.slices)] = np.moveaxis(slices, 0, -1)
+        np.moveaxis(volume, self.source.slice_axis, 0)[list(self.source.slices)] = slices
         return volume
 
 
 class RestorationEvaluator(SupervisedEvaluator):
-    """Restores the slices of a `KspaceSliceDataset` and fires ``VOLUME_COMPLETED`` after the last one of each volume.
+    """Restores the slices of a data set and fires ``VOLUME_COMPLETED`` after the last one of each volume.
 
-    The restored image is the magnitude of the mean of the complex samples; the standard deviation is that of the
-    samples' magnitudes. Both come from one pass over the samples.
+    The restored image is ``to_image`` of the mean of the samples; the standard deviation is that of ``to_image`` of the
+    samples. Both come from one pass over them. A batch is a dict with ``mu`` (B, C, H, W), ``key``, ``volume`` (the
+    index into the data set's ``volumes``), ``scale`` and, where they apply, ``reference`` (B, H, W) or (B, C, H, W),
+    ``crop`` and ``transposed`` as a `KspaceSliceDataset` has them, and what consistency and baselines take.
 
     Args:
         device: where the network runs.
         val_data_loader: batches of ``collate_slices``, none with slices of two volumes, in the data set's order.
         network: F(x, timesteps, context=None); moved to the device.
         inferer: draws the samples.
-        baseline: also reconstruct by L1-wavelet where a truth is known.
+        data_consistency: makes the measurement consistency of a batch on a device; None for none.
+        to_image: what is written of a sample, such as `magnitude`.
+        baselines: by name, what the restoration is compared with; the first is the degraded input itself.
+        baseline: also make the other baselines where a truth is known.
         progress: show a progress bar over slices.
         options: further arguments of ``SupervisedEvaluator``.
 
@@ -102,6 +170,9 @@ class RestorationEvaluator(SupervisedEvaluator):
         val_data_loader: DataLoader,
         network: nn.Module,
         inferer: RestorationInferer,
+        data_consistency: Callable[..., Any] | None = kspace_consistency,
+        to_image: ToImage = magnitude,
+        baselines: Mapping[str, Baseline] = KSPACE_BASELINES,
         baseline: bool = True,
         progress: bool = True,
         **options: Any,
@@ -124,15 +195,18 @@ class RestorationEvaluator(SupervisedEvaluator):
         self.restore = inferer
         self.volumes: list[InputVolume] = val_data_loader.dataset.volumes  # type: ignore[attr-defined]
         self.num_slices = len(val_data_loader.dataset)  # type: ignore[arg-type]
-        self.baseline = baseline
+        self.data_consistency = data_consistency
+        self.to_image = to_image
+        self.baselines = dict(list(baselines.items())[: None if baseline else 1])
         self.progress = progress
         self._slices: list[dict[str, NDArray[np.float32]]] = []
+        self._residuals: list[float] = []
         self._bar: tqdm | None = None
         self.add_event_handler(Events.EPOCH_COMPLETED, self._close_bar)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Restore every volume of the data set."""
-        self._slices = []
+        self._slices, self._residuals = [], []
         try:
             super().run(global_epoch)
         finally:
@@ -147,54 +221,50 @@ class RestorationEvaluator(SupervisedEvaluator):
         if self._bar is None:
             self._bar = tqdm(total=self.num_slices, disable=not self.progress, desc="restoring", unit="slice")
         mu = batchdata["mu"].to(self.state.device)
+        channels = mu.shape[1]
+        consistency = None if self.data_consistency is None else self.data_consistency(batchdata, self.state.device)
         with self.mode(self.network):
             mean, std = self.restore.moments(
                 mu,
                 self.network,
-                data_consistency=kspace_consistency(batchdata, self.state.device),
+                data_consistency=consistency,
                 items=batchdata["key"],
-                of=lambda x: torch.cat([x, _magnitude(x)], dim=1),
+                of=lambda x: torch.cat([x, self.to_image(x)], dim=1),
             )
-        mean, std = mean.cpu(), std.cpu()
-        images = {"zero-filled": _magnitude(batchdata["zero_filled"]), METHOD: _magnitude(mean[:, :2])}
+        if consistency is not None and bool((consistency.noise_std > 0).all()):
+            self._residuals += (consistency.residual(mean[:, :channels]).cpu() / consistency.noise_std).tolist()
+        mean, std = mean[:, :channels].cpu(), std[:, channels:].cpu()
+        known = "reference" in batchdata
+        names = [name for number, name in enumerate(self.baselines) if known or number == 0]
+        images = {name: self.baselines[name](batchdata) for name in names} | {METHOD: self.to_image(mean)}
         if self.restore.num_samples > 1:
-            images["std"] = std[:, 2:]
-        if "reference" in batchdata:
-            images["reference"] = batchdata["reference"][:, None]
-            if self.baseline:
-                images["L1-wavelet"] = _l1_wavelet(batchdata)
+            images["std"] = std
+        if known:
+            truth = batchdata["reference"]
+            images["reference"] = truth[:, None] if truth.ndim == 3 else truth
         number = batchdata["volume"][0]
         for index in range(len(mu)):
-            self._slices.append({name: _in_file(image[index, 0], batchdata, index) for name, image in images.items()})
+            self._slices.append({name: _in_file(image[index], batchdata, index) for name, image in images.items()})
         self._bar.update(len(mu))
         if len(self._slices) == len(self.volumes[number].slices):
             self._finish(self.volumes[number])
-        return {CommonKeys.IMAGE: mu, CommonKeys.PRED: mean[:, :2], CommonKeys.LABEL: batchdata.get("reference")}
+        return {CommonKeys.IMAGE: mu, CommonKeys.PRED: mean, CommonKeys.LABEL: batchdata.get("reference")}
 
     def _finish(self, source: InputVolume) -> None:
         """Give the volume to the handlers."""
         stacks = {name: np.stack([one[name] for one in self._slices]) for name in self._slices[0]}
-        self._slices = []
+        residual = np.array(self._residuals, dtype=np.float32) if self._residuals else None
+        self._slices, self._residuals = [], []
         std, reference = stacks.pop("std", None), stacks.pop("reference", None)
-        self.state.volume = RestoredVolume(source, stacks, std, reference)
+        self.state.volume = RestoredVolume(source, stacks, std, reference, residual)
         self.fire_event(RestorationEvents.VOLUME_COMPLETED)
 
 
-def _magnitude(x: Tensor) -> Tensor:
-    """(B, 2, H, W) -> (B, 1, H, W)."""
-    return x.norm(dim=1, keepdim=True)
-
-
-def _l1_wavelet(batch: Mapping[str, Any]) -> Tensor:
-    maps = batch.get("sensitivity_maps", [None] * len(batch["kspace"]))
-    images = [l1_wavelet(k, m, mask=s) for k, m, s in zip(batch["kspace"], maps, batch["mask"], strict=True)]
-    return _magnitude(torch.stack([torch.view_as_real(image).movedim(-1, 0) for image in images]))
-
-
 def _in_file(image: Tensor, batch: Mapping[str, Any], index: int) -> NDArray[np.float32]:
-    """An image (H, W) in the units, extent and orientation of the file."""
-    crop = batch["crop"][index]
-    if crop is not None and image.shape != tuple(crop):
+    """An image (1 or 3, H, W) in the units, extent and orientation of the file: (h, w), or (h, w, 3)."""
+    crop = batch["crop"][index] if "crop" in batch else None
+    if crop is not None and image.shape[1:] != tuple(crop):
         image = center_crop(image, tuple(crop))
-    image = image.T if batch["transposed"][index] else image
+    image = image.mT if "transposed" in batch and batch["transposed"][index] else image
+    image = image[0] if len(image) == 1 else image.movedim(0, -1)
     return np.ascontiguousarray((image * batch["scale"][index]).numpy(), dtype=np.float32)

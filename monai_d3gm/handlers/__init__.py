@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from monai_d3gm.handlers.checkpoint import KeepBest, TrainingCheckpoint
-from monai_d3gm.handlers.restoration import MetricsReport, RestorationFigures, VolumeWriter
+from monai_d3gm.handlers.restoration import MetricsReport, RestorationFigures, VolumeWriter, provenance
 
-__all__ = ["KeepBest", "MetricsReport", "RestorationFigures", "TrainingCheckpoint", "VolumeWriter"]
+__all__ = ["KeepBest", "MetricsReport", "RestorationFigures", "TrainingCheckpoint", "VolumeWriter", "provenance"]

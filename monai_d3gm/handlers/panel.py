@@ -41,7 +41,7 @@ def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: 
     """
     index = len(volume.source.slices) // 2
     view, aspect, letters = slice_view(volume.source)
-    shown = {"zero-filled": volume.images["zero-filled"][index], METHOD: volume.images[METHOD][index]}
+    shown = {volume.degraded: volume.images[volume.degraded][index], METHOD: volume.images[METHOD][index]}
     maps = {}
     if volume.reference is not None:
         shown["truth"] = volume.reference[index]

@@ -21,17 +21,20 @@ from monai_d3gm.data.datasets import InputVolume
 from monai_d3gm.data.fastmri import write_submission
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.nifti import write_volume
-from monai_d3gm.engines.restoration import BASELINES, METHOD, RestorationEvents, RestoredVolume
+from monai_d3gm.engines.restoration import METHOD, RestorationEvents, RestoredVolume
 from monai_d3gm.handlers.panel import save_panel
 from monai_d3gm.metrics import PROTOCOLS, evaluate_detail, evaluate_images, format_table, paired_difference, summarise
 from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
-__all__ = ["MetricsReport", "RestorationFigures", "VolumeWriter"]
+__all__ = ["FORMATS", "MetricsReport", "RestorationFigures", "VolumeWriter", "provenance"]
 
 logger = logging.getLogger(__name__)
 
 Figures = dict[str, dict[str, float]]
 """method -> name of a figure (measure/protocol/region) -> value."""
+
+FORMATS = ("same", "nifti")
+"""In which format a restored volume can be written."""
 
 _PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image")
 _KINDS = [(protocol, region) for protocol in PROTOCOLS for region in ("whole", "foreground")]
@@ -55,26 +58,40 @@ def check_outputs(folder: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 class VolumeWriter:
-    """Writes each volume when it is complete: images as NIfTI in the input's geometry, and a picture.
+    """Writes each volume when it is complete: images in the input's geometry, and a picture.
 
     For an input ``name.nii.gz`` or ``name.h5`` these are ``name_restored.nii.gz``, ``name_std.nii.gz`` where several
     samples were drawn, ``name_panel.png`` and, if asked for, ``name.h5`` in fastMRI's submission format for k-space
-    files. Each is written whole or not at all; the folder is made with the first.
+    files. For a DICOM series they are a derived series in the folder ``name_restored``, the parametric map
+    ``name_std.dcm``, and the picture. Each is written whole or not at all; the folder is made with the first.
 
     Args:
         output_dir: where to.
         overwrite: replace files that are there (and remove those of an earlier run that are not written again).
         save_h5: also write fastMRI's submission format.
+        format: ``same`` as the input, or ``nifti`` whatever it is.
+        provenance: what made the images, name -> text, for formats that record it: see `provenance`.
 
     Raises:
         OutputError: when the engine starts: the folder cannot be written, or a file is there and ``overwrite`` is
             False.
     """
 
-    def __init__(self, output_dir: str | PathLike[str], overwrite: bool = False, save_h5: bool = False) -> None:
+    def __init__(
+        self,
+        output_dir: str | PathLike[str],
+        overwrite: bool = False,
+        save_h5: bool = False,
+        format: str = "same",
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"format is {format!r}; accepted: {', '.join(FORMATS)}.")
         self.folder = Path(str(output_dir))
         self.overwrite = overwrite
         self.save_h5 = save_h5
+        self.format = format
+        self.provenance = dict(provenance or {})
 
     def attach(self, engine: Engine) -> None:
         """Register with a `RestorationEvaluator`."""
@@ -91,21 +108,58 @@ class VolumeWriter:
         volume: RestoredVolume = engine.state.volume
         source = volume.source
         folder = writable_folder(self.folder)
-        restored, std, panel, *submission = (folder / name for name in self._names(source))
-        restored_volume = volume.as_volume(volume.images[METHOD])
-        for path, data in ((restored, restored_volume), (std, volume.std)):
+        restored = volume.as_volume(volume.images[METHOD])
+        std = None if volume.std is None else volume.as_volume(volume.std)
+        for kind, data in (("restored", restored), ("std", std)):
+            path = folder / self._name(source, kind)
             if data is None:
                 path.unlink(missing_ok=True)
+            elif self._as_dicom(source):
+                self._write_dicom(path, kind, data, source)
             else:
-                data = restored_volume if path is restored else volume.as_volume(data)
                 write_volume(path, data, source.affine, source.header)
-        save_panel(panel, volume, overwrite=self.overwrite)
-        for path in submission:
-            write_submission(path, np.moveaxis(restored_volume, -1, 0), overwrite=self.overwrite)
+        save_panel(folder / self._name(source, "panel"), volume, overwrite=self.overwrite)
+        if self._submits(source):
+            write_submission(folder / f"{source.stem}.h5", np.moveaxis(restored, -1, 0), overwrite=self.overwrite)
+
+    def _write_dicom(self, path: Path, kind: str, data: NDArray[np.float32], source: InputVolume) -> None:
+        from monai_d3gm.data.dicom import write_parametric_map, write_series  # with the extra "dicom" alone
+
+        assert source.dicom is not None
+        write = write_series if kind == "restored" else write_parametric_map
+        write(path, data, source.affine, source.dicom, provenance=self.provenance, overwrite=self.overwrite)
+
+    def _as_dicom(self, source: InputVolume) -> bool:
+        return source.kind == "dicom" and self.format == "same"
+
+    def _submits(self, source: InputVolume) -> bool:
+        return self.save_h5 and source.kind == "kspace"
+
+    def _name(self, source: InputVolume, kind: str) -> str:
+        """The name of the file, or of the folder of a series, that holds this kind of image."""
+        suffix = {"restored": "", "std": ".dcm"} if self._as_dicom(source) else {}
+        return f"{source.stem}_{kind}" + (".png" if kind == "panel" else suffix.get(kind, ".nii.gz"))
 
     def _names(self, source: InputVolume) -> list[str]:
-        names = [f"{source.stem}_{kind}" for kind in ("restored.nii.gz", "std.nii.gz", "panel.png")]
-        return names + ([f"{source.stem}.h5"] if self.save_h5 and source.kind == "kspace" else [])
+        names = [self._name(source, kind) for kind in ("restored", "std", "panel")]
+        return names + ([f"{source.stem}.h5"] if self._submits(source) else [])
+
+
+def provenance(bundle: str, weights: str | PathLike[str], parameters: Mapping[str, Any]) -> dict[str, str]:
+    """What made an image: the bundle, the package's version, the weights' SHA-256, and the parameters as JSON.
+
+    >>> import tempfile
+    >>> weights = Path(tempfile.mkdtemp()) / "model.pt"
+    >>> _ = weights.write_bytes(b"")
+    >>> sorted(provenance("mri_sr", weights, {"seed": 0}))
+    ['bundle', 'parameters', 'version', 'weights']
+    """
+    return {
+        "bundle": bundle,
+        "version": version("monai_d3gm"),
+        "weights": weights_hash(weights),
+        "parameters": json.dumps(_plain(parameters), sort_keys=True),
+    }
 
 
 class RestorationFigures:
@@ -137,9 +191,7 @@ class RestorationFigures:
         stem, truth = volume.source.stem, volume.reference
         try:
             self.by_input[stem] = {
-                method: _figures(volume.images[method], truth)
-                for method in (*BASELINES, METHOD)
-                if method in volume.images
+                method: _figures(image, truth) for method, image in volume.images.items()
             }
         except ValueError as error:  # too small for the measures, or a truth without signal
             self.problems[stem] = f"no figures: {error}"
@@ -150,7 +202,7 @@ class RestorationFigures:
 
 
 class MetricsReport:
-    """Prints a table of the figures and where the results are, and writes ``metrics.json`` when all is restored.
+    """Prints a table of the figures and where the results are, and writes the report when all is restored.
 
     The report has neither a clock nor paths, so that two runs with one seed write the same bytes: per input its
     protocol, figures and warnings; the parameters; the checkpoint's hash and training; versions of packages.
@@ -162,6 +214,7 @@ class MetricsReport:
         parameters: what the run was told, as plain values.
         remarks: warnings that hold for every input.
         overwrite: replace a report that is there.
+        report: the report's name.
         group_pattern: regular expression with one group that finds an input's contrast in its stem; the report then
             has a summary for each contrast, with differences paired by subject. None for no summary.
         subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
@@ -180,6 +233,7 @@ class MetricsReport:
         parameters: Mapping[str, Any],
         remarks: Sequence[str] = (),
         overwrite: bool = False,
+        report: str = "metrics.json",
         group_pattern: str | None = None,
         subject_pattern: str = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)",
     ) -> None:
@@ -189,6 +243,7 @@ class MetricsReport:
         self.parameters = dict(parameters)
         self.remarks = list(remarks)
         self.overwrite = overwrite
+        self.report = report
         self.group_pattern = group_pattern
         self.subject_pattern = subject_pattern
 
@@ -199,7 +254,7 @@ class MetricsReport:
 
     def check(self, engine: Any) -> None:
         """Refuse to start where the report could not be written; log the warnings."""
-        check_outputs(self.folder, ["metrics.json"], self.overwrite)
+        check_outputs(self.folder, [self.report], self.overwrite)
         for source in engine.volumes:
             for remark in self._remarks(source):
                 logger.warning("%s: %s", source.path.name, remark)
@@ -218,7 +273,7 @@ class MetricsReport:
         if self.group_pattern is not None and self.figures.by_input:
             report["summary"] = self._summary()
         text = json.dumps(_plain(report), indent=2, allow_nan=False)
-        with atomic_path(writable_folder(self.folder) / "metrics.json", overwrite=self.overwrite) as temporary:
+        with atomic_path(writable_folder(self.folder) / self.report, overwrite=self.overwrite) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         print(f"Results: {self.folder}")
 
@@ -227,7 +282,7 @@ class MetricsReport:
         entry: dict[str, Any] = {
             "file": source.path.name,
             "protocol": {
-                "data": _origin(source),
+                "data": source.origin,
                 "coils": max(1, source.coils),
                 "slices": list(source.slices),
                 "shape": list(source.shape),
@@ -242,9 +297,7 @@ class MetricsReport:
 
     def _remarks(self, source: InputVolume) -> list[str]:
         """What a reader of the figures must know about an input."""
-        remarks = list(self.remarks)
-        if source.simulated:
-            remarks.append("k-space was simulated from magnitude images; this is not the reconstruction of a scan")
+        remarks = [*self.remarks, *source.warnings]
         if min(source.kept_band) < 1:
             rows, columns = source.kept_band
             remarks.append(f"interpolated: only {rows:.2f} x {columns:.2f} of the band (rows x columns) was kept")
@@ -267,7 +320,7 @@ class MetricsReport:
         summary: dict[str, Any] = {}
         rows = []
         for group, inputs in sorted(groups.items()):
-            methods = [m for m in (*BASELINES, METHOD) if all(m in figures for figures in inputs.values())]
+            methods = [m for m in next(iter(inputs.values())) if all(m in figures for figures in inputs.values())]
             values = {m: self._by_subject(inputs, m) for m in methods}
             summary[group] = {
                 "inputs": sorted(inputs),
@@ -349,13 +402,6 @@ def _means(inputs: Sequence[Figures]) -> Figures:
 def _entry(summary: Any) -> dict[str, Any]:
     """A summary as plain containers."""
     return {"mean": summary.mean, "interval": summary.interval, "values": dict(summary.values)}
-
-
-def _origin(source: InputVolume) -> str:
-    coil = "single-coil" if source.coils <= 1 else "multi-coil"
-    if source.simulated:
-        return f"simulated {coil} k-space from magnitude images"
-    return f"measured {coil} k-space, " + ("undersampled here" if source.has_truth else "undersampled as acquired")
 
 
 def _found(pattern: str | None, text: str, default: str) -> str:

@@ -428,3 +428,19 @@ def test_bad_calls() -> None:
         consistency.with_prior_std(lambda t: float("nan"))(torch.zeros(2, 2, 4, 4), 0.5)
     with pytest.raises(ValueError, match="prior_std must give finite values"):
         consistency.with_prior_std(lambda t: torch.zeros(3))(torch.zeros(2, 2, 4, 4), 0.5)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_the_residual_of_the_truth_is_the_noise(coils: int) -> None:
+    """y = A x + n: the root mean square over real and imaginary parts of the samples is n's, whatever the mask."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(2, 2, 16, 20, generator=generator)
+    maps = torch.randn(coils, 16, 20, dtype=torch.complex64, generator=generator)
+    maps = maps / maps.abs().square().sum(0, keepdim=True).sqrt()
+    mask = torch.arange(20) % 3 == 0
+    clean = KspaceConsistency(torch.zeros(2, coils, 16, 20, dtype=torch.complex64), mask, maps).forward(truth)
+    noise = 0.1 * torch.randn(clean.shape, dtype=torch.complex64, generator=generator) * mask
+    consistency = KspaceConsistency(clean + noise, mask, maps, noise_std=0.1)
+    expected = torch.view_as_real(noise)[..., mask, :].square().flatten(1).mean(1).sqrt()
+    torch.testing.assert_close(consistency.residual(truth), expected)
+    torch.testing.assert_close(consistency.select([1]).residual(truth[1:]), expected[1:])
