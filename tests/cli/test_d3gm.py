@@ -87,7 +87,7 @@ def test_info_prints_what_the_model_is(bundle: Path, capsys: pytest.CaptureFixtu
 
 
 def test_unknown_bundles_and_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "no_such_bundle"]) == 1
+    assert main(["info", "no_such_bundle"]) == 2
     assert "no bundle 'no_such_bundle'" in capsys.readouterr().err
     for arguments in ([], ["restore"], ["restore", "a", "b", "c", "--stepz", "3"], ["mend"]):
         with pytest.raises(SystemExit, match="2"):
