@@ -1,0 +1,18 @@
+"""DICOM MR series: found and told apart, read, and written as derived series and as parametric maps."""
+
+from monai_d3gm.data.dicom.headers import DicomError, is_dicom
+from monai_d3gm.data.dicom.reader import DicomVolume, read_series
+from monai_d3gm.data.dicom.resolution import acquired_fraction
+from monai_d3gm.data.dicom.series import DicomSeries, Frame, Refusal, find_series
+
+__all__ = [
+    "DicomError",
+    "DicomSeries",
+    "DicomVolume",
+    "Frame",
+    "Refusal",
+    "acquired_fraction",
+    "find_series",
+    "is_dicom",
+    "read_series",
+]
