@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.consistency.sensitivity import espirit_maps
 from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, open_kspace
+from monai_d3gm.data.ismrmrd import IsmrmrdFile, is_ismrmrd, open_ismrmrd
 from monai_d3gm.data.nifti import VolumeFileError, read_magnitude
 from monai_d3gm.transforms.kspace import (
     CartesianMaskd,
@@ -146,9 +147,10 @@ def find_inputs(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 class KspaceSliceDataset(Dataset):
     """Undersampled slices to restore, read when asked for.
 
-    Fully sampled fastMRI files are undersampled here; those with a ``mask`` are taken as they are. NIfTI files are
-    magnitude images: they are cropped to the band that was acquired and k-space is simulated from their last axis'
-    slices. What is random in a slice is a function of ``seed``, the file's name and the slice's number.
+    Fully sampled fastMRI files and ISMRMRD raw data are undersampled here; undersampled ones are taken as they are.
+    NIfTI files are magnitude images: they are cropped to the band that was acquired and k-space is simulated from
+    their last axis' slices. What is random in a slice is a function of ``seed``, the file's name and the slice's
+    number.
 
     A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
     (1, 1, W); ``phase`` complex64 (H, W) of modulus 1, the phase reference that ``mu`` and ``image`` are divided by;
@@ -162,7 +164,7 @@ class KspaceSliceDataset(Dataset):
     ``affine``.
 
     Args:
-        inputs: files or folders of fastMRI .h5 and NIfTI files; the content decides.
+        inputs: files or folders of fastMRI .h5, ISMRMRD and NIfTI files; the content decides.
         acceleration: at least 1.
         mask: one of fastMRI's masks: random, equispaced, equispaced_fraction, magic, magic_fraction.
         axis: "phase" undersamples the columns, "frequency" the rows.
@@ -218,11 +220,12 @@ class KspaceSliceDataset(Dataset):
         }
         self._coils = coils
         self._loaded: tuple[Path, NDArray[np.float32]] | None = None
-        self._files: dict[int, KspaceFile] = {}
+        self._files: dict[int, KspaceFile | IsmrmrdFile] = {}
         self.volumes: list[InputVolume] = []
         for path in find_inputs(inputs):
             if path.name.lower().endswith((".h5", ".hdf5")) or _is_hdf5(path):
-                self._files[len(self.volumes)] = file = open_kspace(path)
+                file = open_ismrmrd(path) if is_ismrmrd(path) else open_kspace(path)
+                self._files[len(self.volumes)] = file
                 self.volumes.append(self._describe_kspace(file))
             else:
                 self.volumes.append(self._describe_nifti(path))
@@ -270,14 +273,13 @@ class KspaceSliceDataset(Dataset):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def _describe_kspace(self, file: KspaceFile) -> InputVolume:
+    def _describe_kspace(self, file: KspaceFile | IsmrmrdFile) -> InputVolume:
         if file.mask is None:
             self._check_mask(file.path, *file.shape)
         elif self.transposed:
             raise KspaceFileError(
                 f"{file.path}: the file has a mask along the phase axis; axis 'frequency' does not fit."
             )
-        spacing = (1.0, 1.0, 1.0) if file.header is None else file.header.spacing
         return InputVolume(
             path=file.path,
             stem=_stem(file.path),
@@ -285,7 +287,7 @@ class KspaceSliceDataset(Dataset):
             shape=(*file.crop, file.num_slices),
             slices=tuple(self._choose(file.num_slices)),
             skipped=(),
-            affine=np.diag([*spacing, 1.0]),
+            affine=file.affine,
             header=None,
             simulated=False,
             coils=max(1, file.coils),
@@ -294,6 +296,7 @@ class KspaceSliceDataset(Dataset):
             attributes=file.attributes,
             origin=f"measured {_coil_word(max(1, file.coils))} k-space, "
             + ("undersampled here" if file.mask is None else "undersampled as acquired"),
+            warnings=file.warnings,
         )
 
     def _describe_nifti(self, path: Path) -> InputVolume:
@@ -340,7 +343,7 @@ class KspaceSliceDataset(Dataset):
         item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
         return self._normalize(item)
 
-    def _measured(self, item: dict[Any, Any], file: KspaceFile) -> dict[Any, Any]:
+    def _measured(self, item: dict[Any, Any], file: KspaceFile | IsmrmrdFile) -> dict[Any, Any]:
         kspace = file.read_kspace(item["slice"])
         item["noise_std"] = estimate_noise_std(kspace) if self.noise_std is None else self.noise_std
         reference = file.read_reconstruction(item["slice"])

@@ -63,6 +63,7 @@ class KspaceFile:
         crop: rows and columns of the final image: the reference's, else the header's; as in fastMRI both are W where
             that is less than the columns asked for.
         attributes: the file's attributes as Python scalars and strings.
+        warnings: what a reader of the result must know; nothing.
     """
 
     path: Path
@@ -74,6 +75,12 @@ class KspaceFile:
     reconstruction: str | None
     crop: tuple[int, int]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4), from voxels of the final volume to mm: the spacing alone, since the file tells no position."""
+        return np.diag([*((1.0, 1.0, 1.0) if self.header is None else self.header.spacing), 1.0])
 
     def read_kspace(self, index: int) -> torch.Tensor:
         """Return slice ``index`` of ``kspace``: complex64 (H, W) or (coils, H, W).
@@ -101,20 +108,20 @@ class KspaceFile:
             raise KspaceFileError(f"{self.path}: slice {index}: accepted: 0 to {self.num_slices - 1}.")
         try:
             with h5py.File(self.path, "r") as file:
-                data: NDArray[Any] = _dataset(self.path, file, name)[index]
+                data: NDArray[Any] = stored_dataset(self.path, file, name)[index]
         except (OSError, RuntimeError) as error:
-            raise KspaceFileError(f"{self.path}: slice {index}: {name} cannot be read: {_line(error)}") from error
+            raise KspaceFileError(f"{self.path}: slice {index}: {name} cannot be read: {one_line(error)}") from error
         if not np.isfinite(data).all():
             raise KspaceFileError(f"{self.path}: slice {index}: {name} holds NaN or infinity.")
         return data
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The error's message on one line."""
     return " ".join(str(error).split())
 
 
-def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+def stored_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     """Return a dataset that lies in the file itself.
 
     A link or external storage would make the program read another file that the sender of this one has chosen.
@@ -150,7 +157,7 @@ def _parse_header(path: Path, xml: Any) -> EncodingHeader:
         limits = ["encoding", "encodingLimits", "kspace_encoding_step_1"]
         center, last = (int(et_query(root, [*limits, name])) for name in ("center", "maximum"))
     except (ElementTree.ParseError, RuntimeError, ValueError) as error:
-        raise KspaceFileError(f"{path}: ismrmrd_header cannot be read: {_line(error)}") from error
+        raise KspaceFileError(f"{path}: ismrmrd_header cannot be read: {one_line(error)}") from error
     if min(encoded + recon) < 1 or not all(np.isfinite(mm) and mm > 0 for mm in extent):
         raise KspaceFileError(f"{path}: ismrmrd_header gives sizes {encoded}, {recon}, {extent} mm; accepted: above 0.")
     left = encoded[1] // 2 - center
@@ -199,13 +206,13 @@ def open_kspace(path: str | os.PathLike[str]) -> KspaceFile:
         with h5py.File(path, "r") as file:
             return _check(path, file)
     except (OSError, RuntimeError, KeyError) as error:
-        raise KspaceFileError(f"{path}: not an HDF5 file, or damaged: {_line(error)}") from error
+        raise KspaceFileError(f"{path}: not an HDF5 file, or damaged: {one_line(error)}") from error
 
 
 def _check(path: Path, file: h5py.File) -> KspaceFile:
     if file.get("kspace", getlink=True) is None:
         raise KspaceFileError(f"{path}: dataset kspace is missing.")
-    kspace = _dataset(path, file, "kspace")
+    kspace = stored_dataset(path, file, "kspace")
     if kspace.dtype.kind != "c":
         raise KspaceFileError(f"{path}: kspace has dtype {kspace.dtype}; accepted: complex64.")
     if kspace.ndim not in (3, 4) or 0 in kspace.shape:
@@ -215,7 +222,7 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
     rows, columns = kspace.shape[-2:]
 
     def optional(name: str) -> h5py.Dataset | None:
-        return _dataset(path, file, name) if file.get(name, getlink=True) is not None else None
+        return stored_dataset(path, file, name) if file.get(name, getlink=True) is not None else None
 
     header_data, mask_data = optional("ismrmrd_header"), optional("mask")
     header = None if header_data is None else _parse_header(path, header_data[()])
