@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.consistency.sensitivity import espirit_maps
 from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, open_kspace
-from monai_d3gm.data.ismrmrd import IsmrmrdFile, is_ismrmrd, open_ismrmrd
+from monai_d3gm.data.inputs import KINDS, Kind, kind_of, stem_of
+from monai_d3gm.data.ismrmrd import IsmrmrdFile, open_ismrmrd
 from monai_d3gm.data.nifti import VolumeFileError, read_magnitude
 from monai_d3gm.transforms.kspace import (
     CartesianMaskd,
@@ -49,7 +50,8 @@ logger = logging.getLogger(__name__)
 AXES = ("phase", "frequency")
 """The axis that is undersampled: the columns as they are stored (phase encoding), or the rows (readout)."""
 
-_SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz")
+KSPACE_KINDS: tuple[Kind, ...] = ("fastmri", "ismrmrd", "nifti")
+"""What k-space is read or simulated from."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +97,16 @@ class InputVolume:
     dicom: DicomVolume | None = None
 
 
-def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in (".gz", ".nii", ".h5", ".hdf5"):
-        name = name.removesuffix(suffix)
-    return name
-
-
 def _coil_word(coils: int) -> str:
     return "single-coil" if coils <= 1 else "multi-coil"
 
 
-def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+def find_inputs(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], kinds: Sequence[Kind] = KSPACE_KINDS
+) -> list[Path]:
+    """Return the input files: those given, and of each folder given its files of some kinds, by name.
 
-
-def find_inputs(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the input files: those given, and of each folder given its .h5, .hdf5, .nii and .nii.gz files, by name.
+    The content decides, and where it says nothing the suffix.
 
     Raises:
         ValueError: a path does not exist, a folder has no such file, or two files share a name without suffix.
@@ -125,10 +119,11 @@ def find_inputs(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         path = Path(entry)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(_SUFFIXES))
-            found = [p for p in found if not p.name.startswith(".")]
+            found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+            found = [p for p in found if kind_of(p) in kinds]
             if not found:
-                raise ValueError(f"{path}: the folder has no input; accepted: {', '.join(_SUFFIXES)} files.")
+                accepted = ", ".join(KINDS[kind] for kind in kinds)
+                raise ValueError(f"{path}: the folder has no input; accepted: {accepted}.")
             files += found
         elif path.is_file():
             files.append(path)
@@ -138,7 +133,7 @@ def find_inputs(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         raise ValueError("inputs is empty; accepted: files or folders.")
     seen: dict[str, Path] = {}
     for path in files:
-        other = seen.setdefault(_stem(path), path)
+        other = seen.setdefault(stem_of(path), path)
         if other is not path:
             raise ValueError(f"{path} and {other} would be written to the same output; rename one.")
     return files
@@ -186,6 +181,8 @@ class KspaceSliceDataset(Dataset):
     (2, 'example4d:6', torch.Size([2, 128, 96]))
     """
 
+    kinds = KSPACE_KINDS
+
     def __init__(
         self,
         inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -223,8 +220,9 @@ class KspaceSliceDataset(Dataset):
         self._files: dict[int, KspaceFile | IsmrmrdFile] = {}
         self.volumes: list[InputVolume] = []
         for path in find_inputs(inputs):
-            if path.name.lower().endswith((".h5", ".hdf5")) or _is_hdf5(path):
-                file = open_ismrmrd(path) if is_ismrmrd(path) else open_kspace(path)
+            kind = kind_of(path)
+            if kind in ("fastmri", "ismrmrd"):
+                file = open_ismrmrd(path) if kind == "ismrmrd" else open_kspace(path)
                 self._files[len(self.volumes)] = file
                 self.volumes.append(self._describe_kspace(file))
             else:
@@ -282,7 +280,7 @@ class KspaceSliceDataset(Dataset):
             )
         return InputVolume(
             path=file.path,
-            stem=_stem(file.path),
+            stem=stem_of(file.path),
             kind="kspace",
             shape=(*file.crop, file.num_slices),
             slices=tuple(self._choose(file.num_slices)),
@@ -312,7 +310,7 @@ class KspaceSliceDataset(Dataset):
         self._check_mask(path, *data.shape[:2])
         return InputVolume(
             path=path,
-            stem=_stem(path),
+            stem=stem_of(path),
             kind="nifti",
             shape=(data.shape[0], data.shape[1], data.shape[2]),
             slices=tuple(np.flatnonzero(used)[self._choose(int(used.sum()))].tolist()),

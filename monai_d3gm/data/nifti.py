@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from monai_d3gm.data.files import atomic_path
+from monai_d3gm.data.inputs import recognise
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volum
     """
     path = Path(path)
     try:
-        image = nibabel.load(path)
+        image = _load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise VolumeFileError(f"{path}: not a NIfTI file.")
         if image.get_data_dtype().kind not in "fiu":
@@ -84,6 +87,19 @@ def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volum
     if data.max() <= 0:
         raise VolumeFileError(f"{path}: the volume has no positive value; accepted: a magnitude image.")
     return Volume(np.maximum(data, 0), np.asarray(image.affine, dtype=np.float64), image.header)
+
+
+def _load(path: Path) -> nibabel.filebasedimages.FileBasedImage:
+    """The image of a file; one whose name says other than its content is read by the content."""
+    try:
+        return nibabel.load(path)
+    except ImageFileError:
+        if recognise(path) != "nifti":
+            raise
+    content = path.read_bytes()
+    content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    kind = nibabel.Nifti2Image if content[4:7] == b"n+2" else nibabel.Nifti1Image
+    return kind.from_bytes(content)
 
 
 def write_volume(

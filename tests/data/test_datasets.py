@@ -253,7 +253,9 @@ def test_the_content_decides(single: Path, tmp_path: Path) -> None:
     shutil.copy(single, hidden / "kspace.dat")
     assert KspaceSliceDataset(hidden / "kspace.dat").volumes[0].kind == "kspace"
     (hidden / "image.h5").write_bytes(bundled_epi_path().read_bytes())
-    with pytest.raises(KspaceFileError, match=r"image\.h5: not an HDF5 file"):
+    assert [volume.kind for volume in KspaceSliceDataset(hidden, slices=1).volumes] == ["nifti", "kspace"]
+    (hidden / "text.h5").write_text("text")
+    with pytest.raises(KspaceFileError, match=r"text\.h5: not an HDF5 file"):
         KspaceSliceDataset(hidden)
     (hidden / "text.dat").write_text("text")
     with pytest.raises(VolumeFileError, match=r"text\.dat"):
