@@ -48,6 +48,8 @@ class RestorationInferer(Inferer):
         solver: name of the solver, ``exponential`` or ``euler_maruyama``.
         grid: ``rho`` or ``t``.
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
+        t_first: where the first step of the rho grid leads (`time_grid`), as long as ``fidelity`` stops later than that;
+            None spaces it as the others.
         start: time at which sampling starts; below 1 a call needs ``initial``.
         temperature: factor of all noise drawn.
         clip: range (lower, upper) to which x0_hat is clipped, or None.
@@ -83,6 +85,7 @@ class RestorationInferer(Inferer):
         solver: str = "exponential",
         grid: str = "rho",
         t_min: float = T_MIN,
+        t_first: float | None = None,
         start: float = 1.0,
         temperature: float = 1.0,
         clip: tuple[float, float] | None = None,
@@ -113,20 +116,24 @@ class RestorationInferer(Inferer):
         self.overlap = overlap
         self.start = start
         self.halve_on_out_of_memory = halve_on_out_of_memory
-        self.times = self._times(num_inference_steps, grid, start, t_min, fidelity)
+        self.times = self._times(num_inference_steps, grid, start, t_min, t_first, fidelity)
         self.options: dict[str, Any] = {"solver": solver, "order": order, "eta": eta, "temperature": temperature}
         self.options |= {"seed": seed, "clip": clip}
 
-    def _times(self, steps: int, grid: str, start: float, t_min: float, fidelity: float) -> list[float]:
+    def _times(
+        self, steps: int, grid: str, start: float, t_min: float, t_first: float | None, fidelity: float
+    ) -> list[float]:
         """The decreasing times of a sample: the network is evaluated at all but the last, which is 0."""
         if fidelity == 1:
             return [start, 0.0]
         process = self.scheduler.process
-        times = time_grid(process, steps, grid, start=start, t_min=t_min)
+        times = time_grid(process, steps, grid, start=start, t_min=t_min, t_first=t_first)
         if fidelity > 0 and steps > 1:
-            first = next(rho for rho in process.rho(times) if torch.isfinite(rho))
-            stop = process.time_of_rho(first + (1 - fidelity) * (process.rho(t_min) - first))
-            times = time_grid(process, steps, grid, start=start, t_min=float(stop))
+            known = start if torch.isfinite(process.rho(start)) else start - t_min
+            rho = process.rho(torch.tensor([known, t_min], dtype=torch.float64))
+            stop = float(process.time_of_rho(rho[0] + (1 - fidelity) * (rho[1] - rho[0])))
+            leap = t_first if t_first is not None and t_first > stop else None
+            times = time_grid(process, steps, grid, start=start, t_min=stop, t_first=leap)
         return [float(t) for t in times]
 
     def __call__(  # type: ignore[override]

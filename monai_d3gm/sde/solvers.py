@@ -163,13 +163,21 @@ class Step:
 
 
 def time_grid(
-    process: DiffusionProcess, steps: int, grid: str = "rho", *, start: float = 1.0, t_min: float = T_MIN
+    process: DiffusionProcess,
+    steps: int,
+    grid: str = "rho",
+    *,
+    start: float = 1.0,
+    t_min: float = T_MIN,
+    t_first: float | None = None,
 ) -> Tensor:
     """The times of a trajectory of ``steps`` evaluations, one at each time but the last.
 
     ``t``: uniform in ``t`` from ``start`` to 0. ``rho``: ``steps`` times uniform in ``rho`` from ``start`` to
-    ``t_min``, then 0. Where ``a(start) = 0`` (the bridge at ``t = 1``), rho is not finite at ``start``, and the times
-    after it are uniform in rho from ``start - t_min`` on.
+    ``t_min``, then 0. With ``t_first`` the first step leads from ``start`` straight to it, and the times are uniform in
+    rho from there on: where the noise c / a lies far above the spread of ``x0 - mu``, the state says nothing of ``x0``,
+    and evaluations between are spent for nothing. Where ``a(start) = 0`` (the bridge at ``t = 1``), rho is not finite
+    at ``start``, and ``t_first`` is ``start - t_min`` unless given.
 
     Args:
         process: gives rho.
@@ -177,6 +185,7 @@ def time_grid(
         grid: ``rho`` or ``t``.
         start: the first time, in (0, 1].
         t_min: the last time but 0 of the ``rho`` grid, in (0, start).
+        t_first: the second time of the ``rho`` grid, in (t_min, start); None spaces the first step as the others.
 
     Returns:
         ``steps + 1`` decreasing times, float64 on the CPU: ``start`` first, 0 last.
@@ -198,16 +207,18 @@ def time_grid(
         return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
     if not 0 < t_min < start:
         raise ValueError(f"t_min must lie in (0, start = {start}), got {t_min!r}.")
-    known = math.isfinite(float(process.rho(start)))
-    first = start if known else start - t_min
+    if t_first is not None and not t_min < t_first < start:
+        raise ValueError(f"t_first must lie in (t_min = {t_min}, start = {start}), got {t_first!r}.")
+    leap = t_first is not None or not math.isfinite(float(process.rho(start)))
+    first = (start - t_min if t_first is None else t_first) if leap else start
     if not t_min < first:
         raise ValueError(f"t_min must lie below {start / 2} where rho(start) is infinite, got {t_min!r}.")
     # From the end, so that of two times one is t_min: linspace of one point is its first.
     inner = torch.linspace(
-        float(process.rho(t_min)), float(process.rho(first)), steps if known else steps - 1, dtype=torch.float64
+        float(process.rho(t_min)), float(process.rho(first)), steps - 1 if leap else steps, dtype=torch.float64
     )
     times = torch.cat([process.time_of_rho(inner).flip(0), torch.zeros(1, dtype=torch.float64)])
-    if not known:
+    if leap:
         return torch.cat([torch.tensor([start], dtype=torch.float64), times])
     times[0] = start  # exactly, and for one evaluation in place of t_min
     return times
