@@ -16,6 +16,7 @@ from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
 from monai_d3gm.data.sampler import ConsecutiveSampler
 from monai_d3gm.data.simulation import SimulatedKspaceDataset
+from monai_d3gm.data.super_resolution import SimulatedLowResolutionDataset
 
 __all__ = [
     "ConsecutiveSampler",
@@ -26,6 +27,7 @@ __all__ = [
     "KspaceSliceDataset",
     "OutputError",
     "SimulatedKspaceDataset",
+    "SimulatedLowResolutionDataset",
     "Volume",
     "VolumeBatchSampler",
     "VolumeFileError",

@@ -9,47 +9,26 @@ place in the field of view.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from monai_d3gm.consistency.fourier import complex_to_channels
-from monai_d3gm.data.nifti import read_magnitude
+from monai_d3gm.data.pictures import Pictures, object_mask, place, vary
 from monai_d3gm.transforms.kspace.functional import (
     cartesian_mask,
     crop_readout,
-    crop_to_acquired_band,
     keyed_generator,
     magnitude_scale,
     phase_constrained,
     phase_reference,
     simulate_kspace,
-    truncate_band,
     zero_filled,
 )
-
-logger = logging.getLogger(__name__)
-
-_OBJECT_LEVEL = 0.05
-_MARGIN = 4
-
-
-@dataclass(frozen=True)
-class _Volume:
-    """A magnitude volume cropped to its object, and the slices with enough of it along each axis."""
-
-    name: str
-    data: NDArray[np.float32]
-    slices: Mapping[int, NDArray[np.int64]]
 
 
 class SimulatedKspaceDataset(Dataset):
@@ -107,8 +86,6 @@ class SimulatedKspaceDataset(Dataset):
         augment: bool = True,
         progress: bool = False,
     ) -> None:
-        if not volumes:
-            raise ValueError("volumes is empty; accepted: at least one NIfTI file.")
         if length < 1 or batch_size < 1:
             raise ValueError(f"length is {length} and batch_size {batch_size}; accepted: 1 or more.")
         if strip is not None and not 1 <= strip <= height:
@@ -127,30 +104,7 @@ class SimulatedKspaceDataset(Dataset):
         self.widths, self.height, self.strip = tuple(widths), height, strip
         self.tolerance = [(0, tolerance)] if isinstance(tolerance, float) else tolerance
         self.snr, self.phase, self.resolution, self.augment = snr, phase, resolution, augment
-
-        groups: list[Mapping[str, Any]] = [g if isinstance(g, Mapping) else {"paths": [g]} for g in volumes]
-        for number, group in enumerate(groups):
-            if not group["paths"]:
-                raise ValueError(f"volumes: group {number} of {len(groups)} has no file: its paths are empty.")
-            for path in group["paths"]:
-                if not Path(path).is_file():
-                    raise ValueError(f"volumes: {path}: no such file.")
-        weights = np.array(
-            [group.get("weight", len(group["paths"])) for group in groups],
-            dtype=np.float64,
-        )
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-            raise ValueError(f"the groups' weights are {weights.tolist()}; accepted: numbers of at least 0, not all 0.")
-        self.weights = weights / weights.sum()
-        total = sum(len(group["paths"]) for group in groups)
-        with tqdm(total=total, desc="reading volumes", disable=None if progress else True, leave=False) as bar:
-            self.groups = []
-            for group in groups:
-                members = []
-                for path in group["paths"]:
-                    members.append(_load(Path(path), tuple(group.get("axes", (2,)))))
-                    bar.update()
-                self.groups.append(members)
+        self.pictures = Pictures(volumes, progress=progress)
 
     def __len__(self) -> int:
         return self.length
@@ -165,12 +119,10 @@ class SimulatedKspaceDataset(Dataset):
             raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
         rng = keyed_generator(self.seed, "item", index)
         width = self.width(index)
-        group = self.groups[rng.choice(len(self.groups), p=self.weights)]
-        volume = group[rng.integers(len(group))]
-        axis = list(volume.slices)[rng.integers(len(volume.slices))]
-        number = int(rng.choice(volume.slices[axis]))
-        picture = np.take(volume.data, number, axis=axis)
-        picture = self._place(self._vary(picture, (self.height, width), rng), (self.height, width), rng)
+        shape = (self.height, width)
+        name, picture = self.pictures.draw(rng)
+        picture = vary(picture, shape, rng, self.resolution if self.augment else None)
+        picture = place(picture, shape, rng, 0.1 if self.augment else 0.0)
 
         snr = float(np.exp(rng.uniform(*np.log(self.snr))))
         kspace, image, noise_std, _ = simulate_kspace(picture, rng, snr=snr, phase=self.phase)
@@ -183,7 +135,7 @@ class SimulatedKspaceDataset(Dataset):
         phase = phase_reference(kspace, mask)
         tolerance = [value for first, value in self.tolerance if first <= index][-1]
         height = self.strip or self.height
-        rows = np.flatnonzero((picture > _OBJECT_LEVEL * picture.max()).any(axis=1))
+        rows = np.flatnonzero(object_mask(picture).any(axis=1))
         start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
         kspace = crop_readout(kspace, start, height) / scale
         image, phase = image[start : start + height] / scale, phase[start : start + height]
@@ -197,64 +149,5 @@ class SimulatedKspaceDataset(Dataset):
             "scale": torch.tensor(scale, dtype=torch.float32),
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
             "index": index,
-            "key": f"{volume.name}:{axis}:{number}:{index}",
+            "key": f"{name}:{index}",
         }
-
-    def _vary(
-        self, picture: NDArray[np.float32], shape: tuple[int, int], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Turn the picture, change its contrast and resolution, and make it fit into the field of view ``shape``."""
-        share = np.ones(2)
-        if self.augment:
-            turn, transpose, contrast, blur = rng.integers(4), rng.random() < 0.5, rng.random(), rng.random() < 0.5
-            picture = np.rot90(picture, int(turn))
-            picture = picture.T if transpose else picture
-            peak = picture.max()
-            if contrast < 0.3:
-                picture = peak * (picture / peak) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
-            elif contrast < 0.5:  # a contrast that no volume has: background stays dark, tissues change places
-                levels = np.append(0.0, rng.uniform(0.0, 1.0, size=4))
-                levels *= peak / levels.max()
-                picture = np.interp(picture / peak, np.linspace(0, 1, 5), levels).astype(np.float32)
-            if blur:
-                share = rng.uniform(*self.resolution) * rng.uniform(0.85, 1.0, size=2)
-        for axis in (0, 1):
-            old = picture.shape[axis]
-            picture = truncate_band(picture, axis, min(old, shape[axis], max(8, round(share[axis] * old))))
-        return picture
-
-    def _place(
-        self, picture: NDArray[np.float32], shape: tuple[int, int], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Place the picture into an empty field of view, near its centre."""
-        canvas = np.zeros(shape, dtype=np.float32)
-        corner = []
-        for old, new in zip(picture.shape, shape, strict=True):
-            reach = min((new - old) / 2, 0.1 * new) if self.augment else 0.0
-            corner.append(int(np.clip(round((new - old) / 2 + rng.uniform(-reach, reach)), 0, new - old)))
-        canvas[corner[0] : corner[0] + picture.shape[0], corner[1] : corner[1] + picture.shape[1]] = picture
-        return canvas
-
-
-def _load(path: Path, axes: tuple[int, ...]) -> _Volume:
-    """Read a volume, crop it to the acquired band and to its object, and list the slices with enough of it."""
-    if not axes or not set(axes) <= {0, 1, 2}:
-        raise ValueError(f"axes is {axes}; accepted: one or more of 0, 1, 2.")
-    volume = read_magnitude(path).data
-    in_plane = sorted({other for axis in axes for other in {0, 1, 2} - {axis}})
-    data, kept, _ = crop_to_acquired_band(volume, in_plane)
-    if min(kept) < 1:
-        logger.info("%s: interpolated; kept %s of the band along axes %s", path, [round(f, 3) for f in kept], in_plane)
-    peak = float(np.percentile(data, 99.5))
-    peak = peak if peak > 0 else float(data.max())
-    inside = data > _OBJECT_LEVEL * peak
-    box = []
-    for axis in range(3):
-        used = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(max(0, used[0] - _MARGIN), used[-1] + 1 + _MARGIN))
-    data, inside = np.ascontiguousarray(data[tuple(box)] / peak), inside[tuple(box)]
-    slices = {}
-    for axis in axes:
-        area = inside.sum(axis=tuple({0, 1, 2} - {axis}))
-        slices[axis] = np.flatnonzero(area >= 0.25 * area.max())
-    return _Volume(path.name.split(".")[0], data, slices)

@@ -2,5 +2,8 @@
 
 from __future__ import annotations
 
+from monai_d3gm.transforms import kspace, resolution
 from monai_d3gm.transforms.kspace import *  # noqa: F403
-from monai_d3gm.transforms.kspace import __all__ as __all__
+from monai_d3gm.transforms.resolution import *  # noqa: F403
+
+__all__ = [*kspace.__all__, *resolution.__all__]
