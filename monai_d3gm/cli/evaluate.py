@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.cli.options import add_bundle, add_options, given_options, make_workflow
+from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, prepare, run_workflow
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
 _CONFIG = "evaluate.json"
+_REPORT = "metrics.json"
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,15 +41,18 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, _CONFIG)
-    with tempfile.TemporaryDirectory() as temporary:
+    with before_anything():
+        prepare(root, _CONFIG, settings)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()) as printed:
         output = Path(arguments.output or temporary).absolute()
         # absolute: MONAI evaluates text that begins with one of its signs
-        settings |= {"dataset_dir": str(Path(arguments.input).absolute()), "output_dir": str(output)}
-        workflow = make_workflow(root, _CONFIG, settings | {"overwrite": arguments.overwrite})
-        with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
-            workflow.initialize()
-            workflow.run()
-            workflow.finalize()
-        if arguments.json:
-            print((output / "metrics.json").read_text(encoding="utf-8"), end="")
+        paths = {"dataset_dir": str(Path(arguments.input).absolute()), "output_dir": str(output)}
+        run_workflow(root, _CONFIG, {**settings, **paths, "overwrite": arguments.overwrite, "report": _REPORT})
+        report = (output / _REPORT).read_text(encoding="utf-8")
+    tables = printed.getvalue()
+    if arguments.output is None:
+        tables = "".join(line for line in tables.splitlines(keepends=True) if temporary not in line)
+    print(tables, end="", file=sys.stderr if arguments.json else sys.stdout)
+    if arguments.json:
+        print(report, end="")
     return 0

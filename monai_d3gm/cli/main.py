@@ -8,16 +8,16 @@ the arguments are parsed.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from monai_d3gm import __version__
-from monai_d3gm.bundle import BundleError, is_refusal, root_cause
-from monai_d3gm.cli import evaluate, info, restore
+from monai_d3gm.bundle import BundleError, root_cause
+from monai_d3gm.cli import calibrate, evaluate, info, restore
+from monai_d3gm.cli.options import explain, print_error
 
 __all__ = ["main"]
 
-_COMMANDS = (restore, evaluate, info)
+_COMMANDS = (restore, evaluate, calibrate, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,14 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = parsed.command(parsed)
         return status
     except KeyboardInterrupt:
-        print("d3gm: interrupted", file=sys.stderr)
+        print_error("interrupted.")
         return 130
     except Exception as error:
-        cause = root_cause(error)
-        if not is_refusal(cause):
-            raise
-        print(f"d3gm: error: {' '.join(str(cause).split())}", file=sys.stderr)
-        return 2 if isinstance(cause, BundleError) else 1
+        print_error(explain(error))
+        return 2 if isinstance(root_cause(error), BundleError) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

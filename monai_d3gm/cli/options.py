@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-from collections.abc import Mapping
+import pydoc
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError
+from monai_d3gm import __version__
+from monai_d3gm.bundle import BundleError, is_refusal, root_cause
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
+    from monai_d3gm.data.inputs import Kind
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_bundle", "add_options", "given_options", "make_workflow", "read_json"]
+__all__ = [
+    "accepted_kinds",
+    "add_bundle",
+    "add_options",
+    "before_anything",
+    "explain",
+    "given_options",
+    "make_workflow",
+    "prepare",
+    "print_error",
+    "read_json",
+    "run_workflow",
+]
+
+
+# written here once more, so that the command line is parsed without torch
+MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
+AXES = ("phase", "frequency")
+FORMATS = ("same", "nifti")
 
 
 def _slices(text: str) -> str | int:
@@ -35,12 +61,12 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("batch", "batch_size", {"type": int, "help": "images that go through the network at once"}),
     ("slices", "slices", {"type": _slices, "help": "'all', or how many of each volume, evenly spaced"}),
     ("acceleration", "acceleration", {"type": float, "help": "undersampling of fully sampled or simulated k-space"}),
-    ("mask", "mask", {"help": "random, equispaced, equispaced_fraction, magic or magic_fraction"}),
-    ("axis", "axis", {"help": "undersampled axis: phase or frequency"}),
+    ("mask", "mask", {"choices": MASKS, "help": f"sampling pattern: {', '.join(MASKS)}"}),
+    ("axis", "axis", {"choices": AXES, "help": f"undersampled axis: {' or '.join(AXES)}"}),
     ("snr", "snr", {"type": float, "help": "signal to noise of simulated k-space"}),
     ("noise-std", "noise_std", {"type": float, "help": "noise of the measurement, in the file's units"}),
     ("factor", "factor", {"type": float, "help": "how many times finer the voxels become"}),
-    ("format", "format", {"choices": ("nifti", "dicom"), "help": "of the restored volumes"}),
+    ("format", "format", {"choices": FORMATS, "help": f"of the restored volumes: {' or '.join(FORMATS)}"}),
 )
 
 
@@ -80,12 +106,98 @@ def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dic
     return given
 
 
+def prepare(root: Path, config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of a bundle is made by, besides its inputs: equal, and so are its results.
+
+    Args:
+        root: the bundle's folder.
+        config: name of the config file.
+        settings: keys of the config that the command line sets.
+
+    Returns:
+        The package's ``version``, the SHA-256 of the ``config`` and the ``weights``, and the ``parameters``.
+
+    Raises:
+        ValueError: a setting is out of range, or there are no weights; no input has been read.
+    """
+    import torch
+
+    from monai_d3gm.networks.checkpoint import weights_hash
+
+    parser = make_workflow(root, config, settings).parser
+    device = parser.get_parsed_content("device")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise BundleError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
+    parser.get_parsed_content("inferer")
+    parameters = parser.get_parsed_content("parameters") | {k: v for k, v in settings.items() if k != "progress"}
+    origin = {
+        "version": __version__,
+        "config": hashlib.sha256((root / "configs" / config).read_bytes()).hexdigest(),
+        "weights": weights_hash(parser.get_parsed_content("weights")),
+        "parameters": parameters,
+    }
+    return dict(json.loads(json.dumps(origin, default=str)))
+
+
+def accepted_kinds(root: Path, config: str) -> tuple[Kind, ...]:
+    """The kinds of input that a bundle's data set takes: all, where it does not say."""
+    from monai_d3gm.data.inputs import KINDS
+
+    dataset = read_json(root / "configs" / config).get("dataset", {})
+    return tuple(getattr(pydoc.locate(dataset.get("_target_", "")), "kinds", KINDS))
+
+
 def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
     """The workflow of a bundle's config with some keys set; as ``python -m monai.bundle run`` makes it."""
     from monai.bundle import ConfigWorkflow
 
     file = str(root / "configs" / config)
     return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": str(root), **settings})
+
+
+def run_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> None:
+    """Run a bundle's config with some keys set."""
+    workflow = make_workflow(root, config, settings)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+@contextmanager
+def before_anything() -> Iterator[None]:
+    """Turn a refusal in the block, where nothing has been done yet, into one of the command.
+
+    Raises:
+        BundleError: what was refused.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = root_cause(error)
+        if not is_refusal(cause):
+            raise
+        raise BundleError(str(cause)) from error
+
+
+def explain(error: Exception) -> str:
+    """An error as one line; where it is neither a refusal nor the system's, it is a bug: its traceback is printed.
+
+    >>> explain(FileNotFoundError("no such file"))
+    'no such file'
+    """
+    cause = root_cause(error)
+    text = " ".join(str(cause).split())
+    if is_refusal(cause) or isinstance(cause, OSError):
+        return text
+    traceback.print_exception(error)
+    return f"{type(cause).__name__}: {text}"
+
+
+def print_error(text: str) -> None:
+    """Print the line on stderr that an error ends in."""
+    print(f"d3gm: error: {text}", file=sys.stderr)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -3,38 +3,176 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
-from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.cli.options import add_bundle, add_options, given_options, make_workflow
+from tqdm import tqdm
+
+from monai_d3gm.bundle import BundleError, find_bundle_root
+from monai_d3gm.cli.options import (
+    accepted_kinds,
+    add_bundle,
+    add_options,
+    before_anything,
+    explain,
+    given_options,
+    prepare,
+    print_error,
+    read_json,
+    run_workflow,
+)
+from monai_d3gm.cli.summary import Outcome, Status, as_text, failures, summarise
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
+    from monai_d3gm.cli.results import ResultFolder
+    from monai_d3gm.data.inputs import InputUnit, Problem
 
 _CONFIG = "inference.json"
 
 
 def add_parser(commands: Commands) -> None:
     """Add ``restore`` to the commands."""
-    parser = commands.add_parser("restore", help="restore a file or a folder", description=restore.__doc__)
+    parser = commands.add_parser("restore", help="restore a file, a series or a tree", description=restore.__doc__)
     parser.set_defaults(command=restore)
     add_bundle(parser)
-    parser.add_argument("input", metavar="INPUT", help="a file or a folder of files that the bundle reads")
-    parser.add_argument("output", metavar="OUTPUT", help="folder for the results; made where it is missing")
+    parser.add_argument("input", metavar="INPUT", help="a file, or a folder that is searched with all below it")
+    parser.add_argument("output", metavar="OUTPUT", help="folder for the results, in the folders of the inputs")
     add_options(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that another run made")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be restored, and write nothing")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout, all else on stderr")
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """Restore INPUT with BUNDLE and write the results into OUTPUT. Options left out are as the bundle has them."""
+    """Restore all of INPUT that BUNDLE takes and write the results into OUTPUT.
+
+    Files are told apart by their content. One that cannot be restored is named at the end, and the others are
+    restored all the same. The same command again goes on where it was interrupted. Options left out are as the bundle
+    has them. The exit status is 0 if nothing failed, 1 if something did, and 2 if the command cannot be run so.
+    """
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, _CONFIG)
-    # absolute: MONAI evaluates text that begins with one of its signs
-    for key, path in {"dataset_dir": arguments.input, "output_dir": arguments.output}.items():
-        settings[key] = str(Path(path).absolute())
-    workflow = make_workflow(root, _CONFIG, settings | {"overwrite": arguments.overwrite})
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    return 0
+    source, output = Path(arguments.input).absolute(), Path(arguments.output).absolute()
+    if source.is_dir() and source.resolve() == output.resolve():
+        raise BundleError(f"OUTPUT is the folder INPUT, {source}: results would be taken for inputs; choose another.")
+
+    from monai_d3gm.cli.results import ResultFolder
+    from monai_d3gm.data.inputs import KINDS, find_units
+
+    results = ResultFolder(output, arguments.overwrite)
+    with before_anything():
+        kinds = accepted_kinds(root, _CONFIG)
+        units, problems = find_units(source, kinds, leave_out=output)
+        failed = [problem for problem in problems if problem.kind in kinds or source.is_file()]
+        if not units and not failed:
+            accepted = ", ".join(KINDS[kind] for kind in kinds)
+            raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {accepted}.")
+        results.check()
+        origin = prepare(root, _CONFIG, settings)
+    run = _Run(
+        root=root,
+        base=source if source.is_dir() else source.parent,
+        results=results,
+        settings=settings,
+        origin=origin,
+        dry=arguments.dry_run,
+        text=sys.stderr if arguments.json else sys.stdout,
+    )
+    outcomes = [run.pass_over(problem, "failed" if problem in failed else "skipped") for problem in problems]
+    try:
+        outcomes += [run.restore(unit) for unit in tqdm(units, desc="inputs", unit="input", disable=not run.progress)]
+    except KeyboardInterrupt:
+        print_error("interrupted; the same command goes on from here.")
+        return 130
+    outcomes.sort(key=lambda outcome: outcome.input)
+    summary = summarise(outcomes, {"bundle": root.name, **run.origin})
+    if not run.dry:
+        results.write_summary(summary)
+    print(as_text(outcomes), file=run.text)
+    if arguments.json:
+        print(json.dumps(summary, indent=2))
+    if text := failures(outcomes):
+        print_error(text)
+    return 1 if text else 0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of a bundle over units.
+
+    Attributes:
+        root: the bundle's folder.
+        base: the folder that the units are in.
+        results: where the results go.
+        settings: keys of the config that the command line sets.
+        origin: what makes the results, but for the input.
+        dry: restore nothing.
+        text: where tables are printed.
+    """
+
+    root: Path
+    base: Path
+    results: ResultFolder
+    settings: Mapping[str, Any]
+    origin: Mapping[str, Any]
+    dry: bool
+    text: TextIO
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress bars are shown: as the bundle's own."""
+        return bool({**read_json(self.root / "configs" / _CONFIG), **self.settings}.get("progress", True))
+
+    def pass_over(self, problem: Problem, status: Status) -> Outcome:
+        """The outcome of a file that is in no unit."""
+        name = self._name(problem.path)
+        return Outcome(name, status, problem.kind, (name,), reason=problem.reason)
+
+    def restore(self, unit: InputUnit) -> Outcome:
+        """Restore a unit, unless it is done; whatever goes wrong with it is its outcome."""
+        files = tuple(self._name(path) for path in unit.files)
+        name = files[0] if len(files) == 1 else unit.relative.as_posix()
+        status: Status = "restored"
+        try:
+            origin = {**self.origin, "input": self.results.fingerprint(unit)}
+            outputs = self.results.made(unit, origin)
+            if outputs is None and self.dry:
+                status, outputs = "planned", [f"{unit.relative.name}_*"]
+            elif outputs is None:
+                outputs = self._make(unit, origin)
+        except Exception as error:
+            reason = self._shorten(explain(error), unit).removeprefix(f"{name}: ")
+            return Outcome(name, "failed", unit.kind, files, reason=reason)
+        places = tuple((unit.relative.parent / output).as_posix() for output in outputs)
+        return Outcome(name, status, unit.kind, files, places)
+
+    def _make(self, unit: InputUnit, origin: Mapping[str, Any]) -> list[str]:
+        """Run the bundle's workflow on a unit, print what it prints, and return the names of the results."""
+        printed = io.StringIO()
+        with self.results.make(unit, origin) as folder, contextlib.redirect_stdout(printed):
+            # absolute: MONAI evaluates text that begins with one of its signs
+            places = {
+                "inputs": [str(path) for path in unit.files],
+                "dataset_dir": str(self.base),
+                "output_dir": str(folder),
+                "report": str(folder / self.results.report(unit)),
+            }
+            run_workflow(self.root, _CONFIG, {**self.settings, **places})
+        text = printed.getvalue().replace(str(folder), str(self.results.place(unit)))
+        tqdm.write(text, file=self.text, end="")
+        return self.results.made(unit, origin) or []
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.base).as_posix()
+
+    def _shorten(self, text: str, unit: InputUnit) -> str:
+        """A message with paths as they are in the trees of inputs and results."""
+        text = text.replace(str(self.results.staging(unit)), str(self.results.place(unit)))
+        return text.replace(f"{self.base}/", "").replace(f"{self.results.folder}/", "")
