@@ -67,7 +67,7 @@ setup(
     author="The monai_d3gm contributors",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["monai_d3gm", "monai_d3gm.*"]),
-    package_data={"monai_d3gm": ["py.typed"]},
+    package_data={"monai_d3gm": ["py.typed", "data/manifests/*.json"]},
     cmdclass={"build_py": BuildWithBundles},
     entry_points={"console_scripts": ["d3gm = monai_d3gm.cli.main:main"]},
     install_requires=[
@@ -93,11 +93,13 @@ setup(
     ],
     extras_require={
         "dicom": ["highdicom>=0.27"],
+        "ismrmrd": ["ismrmrd>=1.15"],
         "label": ["monailabel>=0.8.5"],
         "docs": ["sphinx>=7.2", "furo>=2024.1", "myst-parser>=2.0"],
         "test": [
             "pytest>=8.0",
             "hypothesis>=6.100",
+            "ismrmrd>=1.15",
             "ruff>=0.6",
             "mypy>=1.11",
             "setuptools>=61",  # tests/test_package.py builds the package

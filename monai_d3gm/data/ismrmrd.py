@@ -48,7 +48,7 @@ _EXCLUDED = (
     "PHASE_STABILIZATION",
 )
 _LINE = np.dtype([(name, np.int64) for name in ("number", "layer", "column", "row", "first", "last", "reverse")])
-"""Where an acquisition of the table goes: samples ``first`` to ``last``, turned round if ``reverse``, from ``row`` on."""
+"""Where an acquisition goes: samples ``first`` to ``last``, turned round before if ``reverse``, from ``row`` on."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +158,13 @@ class IsmrmrdFile:
         return volume
 
     def _assemble(self, lines: NDArray[np.void], first: int, layers: int) -> NDArray[np.complex64]:
-        """Place the acquisitions ``lines`` on ``layers`` grids from the layer ``first`` on; what lies there is averaged."""
+        """Place the acquisitions ``lines`` on ``layers`` grids, from the layer ``first``, and average repeated ones."""
         coils = max(1, self.coils)
         total = np.zeros((layers, coils, *self.shape), np.complex64)
         count = np.zeros((layers, 1, *self.shape), np.float32)
         for line, samples in self._samples(lines):
-            place = (
-                line["layer"] - first,
-                slice(None),
-                slice(line["row"], line["row"] + samples.shape[1]),
-                line["column"],
-            )
+            rows = slice(line["row"], line["row"] + samples.shape[1])
+            place = line["layer"] - first, slice(None), rows, line["column"]
             total[place] += samples
             count[place] += 1
         total /= np.maximum(count, 1)
@@ -275,6 +271,8 @@ def _read_heads(path: Path, table: h5py.Dataset) -> NDArray[np.void]:
         raise KspaceFileError(f"{path}: data has the parts {parts}; accepted: a table of ISMRMRD acquisitions.")
     if table.dtype["head"].names != acquisition_header_dtype.names:
         raise KspaceFileError(f"{path}: data has other headers than ismrmrd's AcquisitionHeader.")
+    if h5py.check_vlen_dtype(table.dtype["data"]) != np.float32:
+        raise KspaceFileError(f"{path}: data holds samples of type {table.dtype['data']}; accepted: lists of float32.")
     heads: NDArray[np.void] = table.fields("head")[:].astype(acquisition_header_dtype)
     return heads
 
@@ -370,7 +368,7 @@ def _geometry(
 
 
 def _complete(sampled: NDArray[np.bool_]) -> bool:
-    """Whether nothing is missing: no gap, and nearly as many lines before the centre as after it (no partial Fourier)."""
+    """Whether nothing is missing: there is no gap, and nearly as many lines lie before the centre as after it."""
     used = np.flatnonzero(sampled)
     before, after = len(sampled) // 2 - used[0], used[-1] + 1 - len(sampled) // 2
     return len(used) == before + after and min(before, after) >= _BALANCE * max(before, after)
@@ -442,7 +440,9 @@ def open_ismrmrd(path: str | os.PathLike[str]) -> IsmrmrdFile:
     with _opened(path) as file:
         try:
             return _check(path, file)
-        except (OSError, RuntimeError, KeyError) as error:
+        except KspaceFileError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise KspaceFileError(f"{path}: damaged: {one_line(error)}") from error
 
 
@@ -471,10 +471,11 @@ def _check(path: Path, file: h5py.File) -> IsmrmrdFile:
     sampled = np.zeros((z.size if volume else len(slices), y.size), dtype=bool)
     sampled[lines["layer"], lines["column"]] = True
     phase = _common_lines(path, sampled, "partition" if volume else "slice")
-    if volume and not _complete(sampled.any(axis=1)):
+    partitions: NDArray[np.bool_] = np.any(sampled, axis=1)
+    if volume and not _complete(partitions):
         raise KspaceFileError(
-            f"{path}: {int(sampled.any(axis=1).sum())} of {z.encoded} partitions are sampled, with gaps or on one side of "
-            "the centre only; accepted: 3-D acquisitions that are fully sampled along kspace_encode_step_2."
+            f"{path}: {int(partitions.sum())} of {z.encoded} partitions are sampled, with gaps or on one side of the "
+            "centre; accepted: 3-D acquisitions that are fully sampled along kspace_encode_step_2."
         )
     whitening, noise_note = _whiten_from(path, table, heads, int(coils[0]))
     notes += [text for text in (note, noise_note) if text is not None]
@@ -533,7 +534,7 @@ def _sort(
     axes: tuple[_Axis, _Axis, _Axis],
     slices: NDArray[np.integer],
 ) -> NDArray[np.void]:
-    """Where the acquisitions ``numbers`` with headers ``heads`` go; ``slices`` are the counters in the stack's order."""
+    """Where the acquisitions ``numbers`` with headers ``heads`` go; ``slices`` are counters in the stack's order."""
     x, y, z = axes
     counters = heads["idx"]
     samples, center, pre, post = (
