@@ -92,11 +92,14 @@ setup(
         "jsonschema>=4.20",  # monai.bundle
     ],
     extras_require={
-        "dicom": ["highdicom>=0.27"],
+        # Parametric maps, and decoders of compressed pixels under permissive licences (Apache-2.0, MIT).
+        "dicom": ["highdicom>=0.28", "python-gdcm>=3.0.24", "pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.0"],
         "ismrmrd": ["ismrmrd>=1.15"],
         "label": ["monailabel>=0.8.5"],
         "docs": ["sphinx>=7.2", "furo>=2024.1", "myst-parser>=2.0"],
         "test": [
+            "monai_d3gm[dicom]",
+            "dcm2niix>=1.0.20240202",  # the executable; reads written series back
             "pytest>=8.0",
             "hypothesis>=6.100",
             "ismrmrd>=1.15",

@@ -1,9 +1,11 @@
 """DICOM MR series: found and told apart, read, and written as derived series and as parametric maps."""
 
 from monai_d3gm.data.dicom.headers import DicomError, is_dicom
+from monai_d3gm.data.dicom.parametric_map import write_parametric_map
 from monai_d3gm.data.dicom.reader import DicomVolume, read_series
 from monai_d3gm.data.dicom.resolution import acquired_fraction
 from monai_d3gm.data.dicom.series import DicomSeries, Frame, Refusal, find_series
+from monai_d3gm.data.dicom.writer import write_series
 
 __all__ = [
     "DicomError",
@@ -15,4 +17,6 @@ __all__ = [
     "find_series",
     "is_dicom",
     "read_series",
+    "write_parametric_map",
+    "write_series",
 ]

@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
-LEGACY_CONVERTED_ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.4"
+MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4")
+ENHANCED_MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4.1")
+LEGACY_CONVERTED_ENHANCED_MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4.4")
 MULTI_FRAME = (ENHANCED_MR_IMAGE, LEGACY_CONVERTED_ENHANCED_MR_IMAGE)
 
 MAX_BYTES = 2**32

@@ -43,7 +43,9 @@ def acquired_fraction(header: FrameHeader, shape: tuple[int, int]) -> tuple[floa
     frequency, phase, phase_axis = encodings
     row_spacing, column_spacing = header.floats("PixelSpacing", 2) or (1.0, 1.0)
     fields = (shape[0] * column_spacing, shape[1] * row_spacing)
-    encoded = min(1.0, _percent(header, "PercentPhaseFieldOfView") * fields[1 - phase_axis] / fields[phase_axis])
+    encoded = _percent(header, "PercentPhaseFieldOfView")
+    if encoded < 1:
+        encoded = min(1.0, encoded * fields[1 - phase_axis] / fields[phase_axis])
     fractions = [0.0, 0.0]
     fractions[1 - phase_axis] = min(1.0, frequency / shape[1 - phase_axis])
     fractions[phase_axis] = min(1.0, phase * _sampled(header, frequency, phase) / (shape[phase_axis] * encoded))
