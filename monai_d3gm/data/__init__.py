@@ -13,7 +13,9 @@ from monai_d3gm.data.fastmri import (
     write_submission,
 )
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
+from monai_d3gm.data.images import ImageFileError, read_image, write_image
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
+from monai_d3gm.data.photographs import ImageDataset, SimulatedWeatherDataset, bundled_photographs
 from monai_d3gm.data.sampler import ConsecutiveSampler
 from monai_d3gm.data.simulation import SimulatedKspaceDataset
 from monai_d3gm.data.super_resolution import SimulatedLowResolutionDataset
@@ -21,23 +23,29 @@ from monai_d3gm.data.super_resolution import SimulatedLowResolutionDataset
 __all__ = [
     "ConsecutiveSampler",
     "EncodingHeader",
+    "ImageDataset",
+    "ImageFileError",
     "InputVolume",
     "KspaceFile",
     "KspaceFileError",
     "KspaceSliceDataset",
     "OutputError",
     "SimulatedKspaceDataset",
+    "SimulatedWeatherDataset",
     "SimulatedLowResolutionDataset",
     "Volume",
     "VolumeBatchSampler",
     "VolumeFileError",
     "atomic_path",
     "bundled_epi_path",
+    "bundled_photographs",
     "collate_slices",
     "find_inputs",
     "open_kspace",
+    "read_image",
     "read_magnitude",
     "writable_folder",
+    "write_image",
     "write_kspace",
     "write_submission",
     "write_volume",

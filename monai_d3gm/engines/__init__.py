@@ -11,6 +11,7 @@ from monai_d3gm.engines.restoration import (
     batch_image,
     magnitude,
     nonnegative,
+    photograph,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "kspace_consistency",
     "magnitude",
     "nonnegative",
+    "photograph",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "batch_image",
     "magnitude",
     "nonnegative",
+    "photograph",
 ]
 
 METHOD = "D3GM"
@@ -65,6 +66,15 @@ def nonnegative(x: Tensor) -> Tensor:
     [0.0, 2.0]
     """
     return x.clamp_min(0)
+
+
+def photograph(x: Tensor) -> Tensor:
+    """Photographs with values in [0, 1], outside which there is nothing to show.
+
+    >>> photograph(torch.tensor([-1.0, 0.5, 2.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return x.clamp(0, 1)
 
 
 def batch_image(name: str) -> Baseline:

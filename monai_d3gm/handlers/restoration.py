@@ -23,7 +23,17 @@ from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.nifti import write_volume
 from monai_d3gm.engines.restoration import METHOD, RestorationEvents, RestoredVolume
 from monai_d3gm.handlers.panel import save_panel
-from monai_d3gm.metrics import PROTOCOLS, evaluate_detail, evaluate_images, format_table, paired_difference, summarise
+from monai_d3gm.metrics import (
+    COLOUR_PROTOCOLS,
+    PROTOCOLS,
+    evaluate_detail,
+    evaluate_images,
+    evaluate_photograph,
+    format_table,
+    luma,
+    paired_difference,
+    summarise,
+)
 from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
 __all__ = ["FORMATS", "MetricsReport", "RestorationFigures", "VolumeWriter", "provenance"]
@@ -38,6 +48,12 @@ FORMATS = ("same", "nifti")
 
 _PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image")
 _KINDS = [(protocol, region) for protocol in PROTOCOLS for region in ("whole", "foreground")]
+_KINDS += [(protocol, "whole") for protocol in COLOUR_PROTOCOLS]
+_CAPTION = (
+    "PSNR (dB), SSIM and NMSE of magnitude images. slice: data range of each slice, mean over slices; volume: "
+    "fastMRI's, data range of the volume."
+)
+_COLOUR_CAPTION = "PSNR (dB) and SSIM of photographs, data range 1. rgb: all channels; y: luma of BT.601, studio range."
 _MEASURES = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".4f"), "nmse": ("NMSE", ".4f")}
 
 
@@ -359,6 +375,12 @@ class MetricsReport:
 
 def _figures(image: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, float]:
     figures: dict[str, float] = {}
+    if truth.ndim == 4:
+        figures |= _mean([evaluate_photograph(i, t) for i, t in zip(image, truth, strict=True)])
+        if min(truth.shape[1:3]) >= 32:
+            detail = evaluate_detail(luma(image), luma(truth))
+            figures |= {name.replace("/slice/", "/y/"): value for name, value in detail.items()}
+        return figures
     for protocol in PROTOCOLS:
         figures |= evaluate_images(image, truth, protocol)
     if min(truth.shape[1:]) >= 32:
@@ -386,12 +408,11 @@ def _table(by_input: Mapping[str, Figures]) -> str:
                 if f"psnr/{protocol}/{region}" in figures:
                     row: dict[str, object] = {"input": name, "protocol": f"{protocol}, {region}", "method": method}
                     for measure, (title, digits) in _MEASURES.items():
-                        row[title] = format(figures[f"{measure}/{protocol}/{region}"], digits)
+                        if f"{measure}/{protocol}/{region}" in figures:
+                            row[title] = format(figures[f"{measure}/{protocol}/{region}"], digits)
                     rows.append(row)
-    return (
-        "PSNR (dB), SSIM and NMSE of magnitude images. slice: data range of each slice, mean over slices; volume: "
-        "fastMRI's, data range of the volume.\n" + format_table(rows)
-    )
+    colour = any(row["protocol"] == "rgb, whole" for row in rows)
+    return (_COLOUR_CAPTION if colour else _CAPTION) + "\n" + format_table(rows)
 
 
 def _means(inputs: Sequence[Figures]) -> Figures:

@@ -11,18 +11,22 @@ from monai_d3gm.metrics.detail import (
     spectrum_ratio_db,
 )
 from monai_d3gm.metrics.image import PROTOCOLS, evaluate_images, foreground_mask
+from monai_d3gm.metrics.photograph import COLOUR_PROTOCOLS, evaluate_photograph, luma
 from monai_d3gm.metrics.statistics import Summary, format_table, paired_difference, summarise
 
 __all__ = [
+    "COLOUR_PROTOCOLS",
     "PROTOCOLS",
     "SpectrumRatio",
     "Summary",
     "evaluate_detail",
     "evaluate_images",
+    "evaluate_photograph",
     "foreground_mask",
     "format_table",
     "gmsd",
     "hfen",
+    "luma",
     "paired_difference",
     "radial_power_spectrum",
     "spectrum_ratio_db",

@@ -1,0 +1,234 @@
+"""Photographs to restore and to train on, one dict each; rain and haze on clean ones are synthetic."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from monai_d3gm.data.datasets import InputVolume
+from monai_d3gm.data.images import SUFFIXES, ImageFileError, Photograph, read_image
+from monai_d3gm.transforms.kspace.functional import keyed_generator
+from monai_d3gm.transforms.weather import SimulateWeather
+
+__all__ = [
+    "DEMO_PHOTOGRAPHS",
+    "ImageDataset",
+    "SimulatedWeatherDataset",
+    "bundled_photographs",
+    "find_images",
+]
+
+logger = logging.getLogger(__name__)
+
+DEMO_PHOTOGRAPHS = ("astronaut.png", "coffee.png", "rocket.jpg")
+"""Photographs in scikit-image's wheel that no weights of the package were trained on."""
+
+
+def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
+    """Return the paths of photographs that lie inside scikit-image's wheel; nothing is downloaded.
+
+    Raises:
+        ValueError: the installed scikit-image has no such file.
+
+    >>> [path.name for path in bundled_photographs()]
+    ['astronaut.png', 'coffee.png', 'rocket.jpg']
+    """
+    folder = Path(skimage.__file__).parent / "data"
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: the installed scikit-image comes without the photograph {name}.")
+    return [folder / name for name in names]
+
+
+def find_images(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the files given, and of each folder given its files with an image's name, sorted by name.
+
+    Raises:
+        ValueError: a path does not exist, a folder has no such file, or two files share a name without suffix.
+
+    >>> len(find_images(bundled_photographs()))
+    3
+    """
+    files: list[Path] = []
+    for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
+        path = Path(entry)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = [p for p in found if not p.name.startswith(".")]
+            if not found:
+                raise ValueError(f"{path}: the folder has no photograph; accepted: {', '.join(SUFFIXES)} files.")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ValueError(f"{path}: no such file or folder.")
+    if not files:
+        raise ValueError("inputs is empty; accepted: files or folders.")
+    seen: dict[str, Path] = {}
+    for path in files:
+        if (other := seen.setdefault(path.stem, path)) is not path:
+            raise ValueError(f"{path} and {other} would be written to the same output; rename one.")
+    return files
+
+
+class SimulatedWeatherDataset(Dataset):
+    """Training pairs: crops of clean photographs, turned, and degraded by freshly drawn weather.
+
+    Item i is a pure function of ``seed`` and i, so that a run that was killed goes on with the same items, whatever the
+    workers. It is a dict: ``image`` float32 (3, crop, crop) in [0, 1], the clean crop; ``mu``, the same degraded, on
+    the 256 values of an 8-bit file; ``scale`` 1; ``index``; ``key``.
+
+    Args:
+        photographs: files; one that is named twice is drawn twice as often.
+        length: number of items.
+        weather: what is put on them, such as `monai_d3gm.transforms.weather.SimulateRain`.
+        seed: seed of all that is random.
+        crop: extent of the crops in pixels.
+
+    Raises:
+        ValueError: an argument is out of range, or a photograph cannot be used.
+
+    >>> from monai_d3gm.transforms.weather import SimulateHaze
+    >>> dataset = SimulatedWeatherDataset(bundled_photographs(), 4, SimulateHaze(), crop=32)
+    >>> dataset[3]["image"].shape, dataset[3]["mu"].shape
+    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[str | os.PathLike[str]],
+        length: int,
+        weather: SimulateWeather,
+        seed: int = 0,
+        crop: int = 128,
+    ) -> None:
+        if not photographs:
+            raise ValueError("photographs is empty; accepted: at least one file.")
+        if length < 1 or crop < 1:
+            raise ValueError(f"length is {length} and crop {crop}; accepted: 1 or more.")
+        self.length, self.weather, self.seed, self.crop = length, weather, seed, crop
+        self.files = [Path(path) for path in photographs]
+        self._clean = {path: read_image(path).data for path in dict.fromkeys(self.files)}
+        for path, data in self._clean.items():
+            if min(data.shape[1:]) < crop:
+                raise ValueError(f"{path}: {data.shape[2]} x {data.shape[1]} pixels; accepted: from crop, {crop}, up.")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
+        rng = keyed_generator(self.seed, "item", index)
+        path = self.files[rng.integers(len(self.files))]
+        top, left = (int(rng.integers(size - self.crop + 1)) for size in self._clean[path].shape[1:])
+        image = self._clean[path][:, top : top + self.crop, left : left + self.crop]
+        image = np.ascontiguousarray(np.rot90(image, int(rng.integers(4)), axes=(1, 2)))
+        image = image[:, :, ::-1].copy() if rng.random() < 0.5 else image
+        return {
+            "image": torch.from_numpy(image),
+            "mu": self.weather(image, rng),
+            "scale": torch.tensor(1.0),
+            "index": index,
+            "key": f"{path.stem}:{index}",
+        }
+
+
+class ImageDataset(Dataset):
+    """Photographs to restore, each read when asked for.
+
+    A file that cannot be used is left out, named in the log and listed in `refused`, so that the others are done;
+    `check_refused` then ends the run with an error.
+
+    An item is a dict: ``mu`` float32 (3, H, W) in [0, 1], the degraded photograph; ``reference`` of the same shape, the
+    clean one, where it is known; ``scale`` 1.0; ``key`` "stem:0"; ``source``; ``slice`` 0; ``volume``, index into
+    `volumes`.
+
+    Args:
+        inputs: files or folders of PNG, JPEG and TIFF files.
+        weather: degrades the photographs, which are then clean ones; None takes them as degraded.
+        seed: seed of the weather, together with the file's name.
+
+    Raises:
+        ValueError: there is no input, or none can be used.
+
+    >>> dataset = ImageDataset(bundled_photographs(["coffee.png"]))
+    >>> dataset[0]["key"], dataset[0]["mu"].shape, dataset.volumes[0].kind
+    ('coffee:0', torch.Size([3, 400, 600]), 'image')
+    """
+
+    def __init__(
+        self,
+        inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        weather: SimulateWeather | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.weather, self.seed = weather, seed
+        self.volumes: list[InputVolume] = []
+        self.refused: list[str] = []
+        for path in find_images(inputs):
+            try:
+                photograph = read_image(path)
+            except ImageFileError as error:
+                self.refused.append(str(error))
+                logger.error("%s", error)
+            else:
+                self.volumes.append(self._describe(path, photograph))
+        if not self.volumes:
+            self.check_refused()
+
+    def check_refused(self) -> None:
+        """Raise ImageFileError if files were refused, naming each."""
+        if self.refused:
+            raise ImageFileError(f"{len(self.refused)} not restored: " + " | ".join(self.refused))
+
+    def _describe(self, path: Path, photograph: Photograph) -> InputVolume:
+        rows, columns = photograph.data.shape[1:]
+        synthetic = self.weather is not None
+        return InputVolume(
+            path=path,
+            stem=path.stem,
+            kind="image",
+            shape=(rows, columns, 1),
+            slices=(0,),
+            skipped=(),
+            affine=np.eye(4),
+            header=None,
+            simulated=synthetic,
+            coils=1,
+            has_truth=synthetic,
+            kept_band=(1.0, 1.0),
+            attributes={"bits": photograph.bits, "icc_profile": photograph.icc_profile},
+            origin="synthetic weather on a photograph" if synthetic else "photograph",
+            warnings=photograph.remarks,
+        )
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        volume = self.volumes[index]
+        return {
+            "key": f"{volume.stem}:0",
+            "source": str(volume.path),
+            "slice": 0,
+            "volume": index,
+            "scale": 1.0,
+        } | self._pair(volume)
+
+    def _pair(self, volume: InputVolume) -> dict[str, Any]:
+        """``mu`` and, where it is known, ``reference``."""
+        image: NDArray[np.float32] = read_image(volume.path).data
+        if self.weather is None:
+            return {"mu": torch.from_numpy(image)}
+        generator = keyed_generator(self.seed, "weather", volume.stem)
+        return {"mu": self.weather(image, generator), "reference": torch.from_numpy(image)}

@@ -1,0 +1,88 @@
+"""MONAI array transforms that put weather on photographs; the models are in `weather.functional`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import NdarrayOrTensor
+from monai.transforms import Randomizable, Transform
+
+from monai_d3gm.transforms.weather import functional
+
+__all__ = ["SimulateHaze", "SimulateRain", "SimulateWeather"]
+
+
+class SimulateWeather(Randomizable, Transform):
+    """Put weather of a random amount on a photograph (3, H, W) with values in [0, 1].
+
+    Args:
+        amount: range of the amount, which is drawn uniformly: 0 is light, 1 is heavy.
+
+    Raises:
+        ValueError: ``amount`` is out of range.
+    """
+
+    def __init__(self, amount: Sequence[float] = (0.0, 1.0)) -> None:
+        self.amount = functional.check_amount(amount)
+
+    def randomize(self, data: Any = None) -> None:
+        """Seed the generator of the next call from the transform's random state."""
+        self.generator = np.random.default_rng(self.R.randint(2**32, dtype=np.uint64))
+
+    def __call__(self, img: NdarrayOrTensor, generator: np.random.Generator | None = None) -> torch.Tensor:
+        """Return the degraded photograph, float32 (3, H, W) on the 256 values of an 8-bit file.
+
+        Args:
+            img: the photograph.
+            generator: source of randomness in place of the transform's own.
+
+        Raises:
+            ValueError: ``img`` has another shape, or values outside [0, 1].
+        """
+        if generator is None:
+            self.randomize()
+            generator = self.generator
+        image = np.asarray(img, dtype=np.float32)
+        if image.ndim != 3 or len(image) != 3 or image.size == 0:
+            raise ValueError(f"img has shape {tuple(image.shape)}; accepted: (3, H, W).")
+        low, high = float(image.min()), float(image.max())
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"img has values from {low:g} to {high:g}; accepted: 0 to 1.")
+        return torch.from_numpy(functional.quantise(self.degrade(image, generator)))
+
+    @abstractmethod
+    def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
+        """Return the photograph with the weather on it, before it is rounded."""
+
+
+class SimulateRain(SimulateWeather):
+    """Rain: streak layers over a veil, see `functional.draw_rain` and `functional.add_rain`.
+
+    >>> rain = SimulateRain(amount=(0.5, 1.0)).set_random_state(0)
+    >>> rain(torch.zeros(3, 16, 24)).shape
+    torch.Size([3, 16, 24])
+    """
+
+    def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
+        """Draw rain and add it."""
+        rain = functional.draw_rain(generator, generator.uniform(*self.amount))
+        return functional.add_rain(image, rain, generator)
+
+
+class SimulateHaze(SimulateWeather):
+    """Haze by atmospheric scattering, see `functional.draw_haze` and `functional.add_haze`.
+
+    >>> haze = SimulateHaze(amount=(1.0, 1.0)).set_random_state(0)
+    >>> bool(haze(torch.zeros(3, 16, 24)).mean() > 0.2)
+    True
+    """
+
+    def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
+        """Draw haze and a depth, and add it."""
+        haze = functional.draw_haze(generator, generator.uniform(*self.amount))
+        depth = functional.depth_map((image.shape[1], image.shape[2]), generator)
+        return functional.add_haze(image, haze, depth)
