@@ -36,7 +36,8 @@ class Pictures:
 
     Args:
         volumes: NIfTI files, or groups of them ``{"paths": [...], "weight": 1.0, "axes": [2]}``; a group is drawn with
-            its weight, its slices are taken across one of its ``axes`` (2, the last, if not given).
+            its weight, its slices are taken across one of its ``axes`` (2, the last, if not given); with ``central``
+            only that many in the middle of the volume are used, across the group's one axis.
         progress: show a progress bar while the volumes are read, where stderr is a terminal.
 
     Raises:
@@ -75,7 +76,7 @@ class Pictures:
             for group in groups:
                 members = []
                 for path in group["paths"]:
-                    members.append(_load(Path(path), tuple(group.get("axes", (2,)))))
+                    members.append(_load(Path(path), tuple(group.get("axes", (2,))), group.get("central")))
                     bar.update()
                 self.groups.append(members)
 
@@ -151,11 +152,30 @@ def object_mask(picture: NDArray[np.float32]) -> NDArray[np.bool_]:
     return picture > _OBJECT_LEVEL * picture.max()
 
 
-def _load(path: Path, axes: tuple[int, ...]) -> _Volume:
+def central_slices(path: Path, count: int, central: int) -> slice:
+    """Return the ``central`` slices in the middle of the ``count`` of the volume ``path``.
+
+    Raises:
+        ValueError: it has fewer.
+
+    >>> central_slices(Path("a.nii.gz"), 130, 60)
+    slice(35, 95, None)
+    """
+    if not 1 <= central <= count:
+        raise ValueError(f"{path}: central is {central}; accepted: 1 to the number of slices, {count}.")
+    return slice((count - central) // 2, (count - central) // 2 + central)
+
+
+def _load(path: Path, axes: tuple[int, ...], central: int | None) -> _Volume:
     """Read a volume, crop it to the acquired band and to its object, and list the slices with enough of it."""
     if not axes or not set(axes) <= {0, 1, 2}:
         raise ValueError(f"axes is {axes}; accepted: one or more of 0, 1, 2.")
     volume = read_magnitude(path).data
+    if central is not None:
+        if len(axes) > 1:
+            raise ValueError(f"axes is {axes}; with central, one axis is accepted.")
+        middle = central_slices(path, volume.shape[axes[0]], central)
+        volume = volume[tuple(middle if axis == axes[0] else slice(None) for axis in range(3))]
     in_plane = sorted({other for axis in axes for other in {0, 1, 2} - {axis}})
     data, kept, _ = crop_to_acquired_band(volume, in_plane)
     if min(kept) < 1:

@@ -1,0 +1,157 @@
+"""IXI's names and the split of the paper, on a generated folder of the same shape as IXI's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from monai_d3gm.data.ixi import MANIFEST, IxiError, find_ixi, ixi_paths, ixi_split, parse_name
+from monai_d3gm.data.pictures import Pictures
+
+COUNTS = {"HH": 184, "Guys": 30, "IOP": 30}
+SPLITS = {"train": 129, "validation": 18, "test": 37, "test_guys": 30, "test_iop": 30}
+"""7:1:2 of 184, rounded, and 30 of each of the other sites."""
+
+
+def write_ixi(folder: Path, counts: dict[str, int], shape: tuple[int, int, int] = (6, 5, 62)) -> Path:
+    """T2 volumes whose values are their slices' numbers plus 100, with names like IXI's."""
+    (folder / "IXI-T2").mkdir(parents=True)
+    data = np.broadcast_to(np.arange(100, shape[2] + 100, dtype=np.int16), shape)
+    content = nibabel.Nifti1Image(data, np.diag([0.9375, 0.9375, 1.25, 1])).to_bytes()
+    number = 2
+    for site, count in counts.items():
+        for _ in range(count):
+            (folder / "IXI-T2" / f"IXI{number:03}-{site}-{700 + number:04}-T2.nii").write_bytes(content)
+            number += 1
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ixi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ixi(tmp_path_factory.mktemp("ixi"), COUNTS)
+
+
+def test_the_papers_split(ixi: Path) -> None:
+    splits = ixi_split(ixi)
+    assert {name: len(files) for name, files in splits.items()} == SPLITS
+    subjects = [file.subject for files in splits.values() for file in files]
+    assert len(set(subjects)) == len(subjects) == sum(COUNTS.values())
+    sites = {name: {file.site for file in files} for name, files in splits.items()}
+    assert sites == {
+        **dict.fromkeys(("train", "validation", "test"), {"HH"}),
+        "test_guys": {"Guys"},
+        "test_iop": {"IOP"},
+    }
+    assert ixi_paths(ixi, "test_iop") == [str(file.path) for file in splits["test_iop"]]
+    assert all(Path(path).is_file() for path in ixi_paths(ixi, "train"))
+
+
+def test_the_split_is_of_subjects_and_the_same_every_time(ixi: Path, tmp_path: Path) -> None:
+    """Copies of the files elsewhere, under other scans' numbers, and a subject more: the others stay where they are."""
+    splits = ixi_split(ixi)
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    for files in splits.values():
+        for file in files:
+            (other / f"{file.subject}-{file.site}-9{file.scan}-T2.nii.gz").touch()
+    (other / "IXI662-HH-2790-T2.nii.gz").touch()
+    again = ixi_split(other)
+    before, after = (
+        {file.subject: name for name, files in split.items() for file in files} for split in (splits, again)
+    )
+    moved = {subject for subject in before if before[subject] != after.get(subject)}
+    assert len(moved) <= 3  # one at the end of each split of HH, where the new one came in before it
+
+
+def test_the_manifest_records_its_rule_and_names_no_subject() -> None:
+    content = json.loads(MANIFEST.read_text())
+    assert {name: split["subjects"] for name, split in content["splits"].items()} == SPLITS
+    assert content["central_slices"] == 60 and "not the paper's" in content["selection"]
+
+
+def test_the_central_slices_are_trained_on(ixi: Path) -> None:
+    """Of slices with the values 100 to 161 the central 60 have 101 to 160, divided by their 99.5th percentile, 160."""
+    path = ixi_paths(ixi, "train")[0]
+    pictures = Pictures([{"paths": [path], "axes": [2], "central": 60}])
+    rng = np.random.default_rng(0)
+    values = {round(float(pictures.draw(rng)[1].max()) * 160) for _ in range(600)}
+    assert values == set(range(101, 161))
+    with pytest.raises(ValueError, match=f"{path}: central is 63; accepted: 1 to the number of slices, 62"):
+        Pictures([{"paths": [path], "central": 63}])
+    with pytest.raises(ValueError, match="with central, one axis is accepted"):
+        Pictures([{"paths": [path], "axes": [0, 2], "central": 60}])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["IXI012-HH-1211-T2.nii.gz.part", "sub-01_T2w.nii.gz", "IXI012-UCL-1211-T2.nii.gz", "IXI-HH-1211-T2.nii.gz"],
+)
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(IxiError, match=name):
+        parse_name(name)
+
+
+def test_names_of_every_contrast() -> None:
+    contrasts = ("T1", "T2", "PD", "MRA", "DTI-07")
+    assert [parse_name(f"a/IXI600-IOP-1184-{name}.nii.gz").contrast for name in contrasts] == list(contrasts)
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["IXI012-HH-1211-T2.nii.gz", "IXI012-HH-1300-T2.nii.gz", "IXI012-HH-1211-PD.nii.gz", "mask.nii"]
+    for name in [*names, "._IXI013-HH-1212-T2.nii.gz", "IXI.xls"]:
+        (tmp_path / name).touch()
+    with caplog.at_level(logging.WARNING):
+        assert [file.path.name for file in find_ixi(tmp_path)] == names[:1]
+    assert "2 files are left out: IXI012-HH-1300-T2.nii.gz, mask.nii" in caplog.text
+
+
+def test_folders_that_do_not_hold_enough(tmp_path: Path) -> None:
+    with pytest.raises(IxiError, match="none: no such folder"):
+        ixi_split(tmp_path / "none")
+    with pytest.raises(IxiError, match="no T2 volume"):
+        ixi_split(tmp_path)
+    few = write_ixi(tmp_path / "few", {**COUNTS, "HH": 183}, (2, 2, 2))
+    with pytest.raises(
+        IxiError, match="183 subjects of HH with a T2 volume; the splits train, validation, test need 184"
+    ):
+        ixi_split(few)
+
+
+def manifest(path: Path, **splits: object) -> Path:
+    path.write_text(json.dumps({"contrast": "T2", "seed": 0, "splits": splits}))
+    return path
+
+
+def test_a_list_of_subjects_in_place_of_their_number(ixi: Path, tmp_path: Path) -> None:
+    named = {"site": "HH", "subjects": ["IXI005", "IXI003"]}
+    splits = ixi_split(ixi, manifest(tmp_path / "a.json", train={"site": "HH", "subjects": 182}, test=named))
+    assert [file.subject for file in splits["test"]] == ["IXI003", "IXI005"]
+    assert len(splits["train"]) == 182 and not {"IXI003", "IXI005"} & {file.subject for file in splits["train"]}
+    for wrong in ({"site": "Guys", "subjects": ["IXI003"]}, {"site": "HH", "subjects": ["IXI003"]}):
+        with pytest.raises(IxiError, match="of the split test, IXI003 are missing or in an earlier split"):
+            ixi_split(ixi, manifest(tmp_path / "b.json", train=named, test=wrong))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: None, "no manifest such as ixi_t2.json: FileNotFoundError"),
+        (lambda path: path.write_text("{"), "no manifest such as ixi_t2.json: JSONDecodeError"),
+        (lambda path: path.write_text('{"splits": {}}'), "no manifest such as ixi_t2.json: KeyError: 'contrast'"),
+        (lambda path: manifest(path, train={"site": "HH"}), "no manifest such as ixi_t2.json: KeyError: 'subjects'"),
+        (
+            lambda path: manifest(path, train={"site": "UCL", "subjects": 1}),
+            "has the sites UCL; accepted: HH, Guys, IOP",
+        ),
+    ],
+)
+def test_bad_manifests(ixi: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(tmp_path / "split.json")
+    with pytest.raises(IxiError, match=f"split.json:? ?{message}"):
+        ixi_split(ixi, tmp_path / "split.json")
