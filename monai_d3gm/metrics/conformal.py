@@ -1,0 +1,435 @@
+"""Intervals and bounds that are calibrated on subjects whose truth is known: conformal prediction for restored images.
+
+**Intervals.** With mean and standard deviation over samples, in units of the volume's scale (`volume_scale`), a pixel
+has the score e = |truth - mean| / (std + s0), and the interval around the mean has the half-width q (std + s0)
+(Angelopoulos et al., "Image-to-image regression with distribution-free uncertainty quantification", ICML 2022, arXiv
+2202.05265, scale such a heuristic likewise). q is the quantile of the scores over the foreground pixels at the stated
+coverage. Pixels and slices of one subject depend on each other; subjects are what is exchangeable. So every subject
+has the weight 1/n, spread over its pixels: q is the quantile of the mean of the subjects' distributions, the "CDF
+pooling" of Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for two-layer hierarchical models", JASA
+2023, arXiv 1809.07441.
+
+What holds: for a foreground pixel drawn at random from a new subject that is exchangeable with the n subjects (same
+scanner, contrast, undersampling), the probability to lie in its interval is the stated one as n grows, and for s0
+fixed beforehand never below n / (n + 1) times it (Lee, Barber and Willett, "Distribution-free inference with
+hierarchical data", arXiv 2306.06342: their quantile, with a mass of 1 / (n + 1) at infinity, is this one's at the
+level (n + 1) / n). Here s0 is chosen on the same subjects, among a few quantiles of std, and so this bound is not
+strict; `leave_one_out` repeats the choice and says what was seen. What does not hold: coverage at each pixel, inside a
+lesion, in each subject, or in the background.
+
+**Bounds.** A slice's PSNR and SSIM are predicted from its image and std alone (`predicted_figures`). The shortfall of
+the true figure has the quantile of Lee, Barber and Willett over subjects, infinity included. For a slice drawn at
+random from a new exchangeable subject the bound holds with at least the stated probability, whatever n: nothing else is
+fitted. At 90 % this quantile is finite from nine subjects up; below that there is no bound. What does not hold: the
+bound for all slices of a subject at once, or where the input is not like the calibration subjects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from monai_d3gm.metrics.arrays import as_slices
+from monai_d3gm.metrics.image import SSIM_WINDOW, evaluate_images, foreground_mask
+
+__all__ = [
+    "MIN_BOUND_SUBJECTS",
+    "Bound",
+    "Interval",
+    "Pixels",
+    "check_coverage",
+    "covered",
+    "fit_bound",
+    "fit_interval",
+    "leave_one_out",
+    "lower_bounds",
+    "predicted_figures",
+    "sample_pixels",
+    "shortfalls",
+    "volume_scale",
+    "weighted_quantile",
+]
+
+MIN_BOUND_SUBJECTS = 9
+"""Subjects from which a bound that holds for 90 % is finite: 1 / (n + 1) <= 0.1."""
+
+SCALE_PERCENTILE = 99.5
+S0_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+PIXELS_PER_VOLUME = 2**15
+_ROUNDING = 1e-9  # of a cumulative weight, so that k of n equal weights reach the level k / n
+_SMALLEST_DISSIMILARITY = 1e-12
+
+Array = NDArray[np.float64]
+
+
+def weighted_quantile(values: ArrayLike, weights: ArrayLike, level: float) -> float:
+    """The smallest value up to which the weights sum to at least ``level`` of their total; infinite above level 1.
+
+    Args:
+        values: of any shape.
+        weights: at least 0, not all 0, of the same shape.
+        level: above 0.
+
+    Raises:
+        ValueError: no values, shapes or weights that do not fit, or a level that is not above 0.
+
+    Example:
+        >>> weighted_quantile([1.0, 2.0, 3.0, 4.0], [1, 1, 1, 1], 0.75)
+        3.0
+        >>> weighted_quantile([1.0, 2.0], [1, 1], 1.5)
+        inf
+    """
+    flat, mass = (np.asarray(array, dtype=np.float64).ravel() for array in (values, weights))
+    if flat.size == 0 or flat.shape != mass.shape:
+        raise ValueError(f"values has {flat.size} entries, weights {mass.size}; the same number above 0 is accepted.")
+    if not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
+        raise ValueError("weights has entries that are negative, not finite, or all 0; accepted: 0 and more.")
+    if not level > 0:
+        raise ValueError(f"level is {level}; above 0 is accepted.")
+    if level > 1 + _ROUNDING:
+        return math.inf
+    order = np.argsort(flat, kind="stable")
+    cumulative = np.cumsum(mass[order])
+    place = np.searchsorted(cumulative, (level - _ROUNDING) * cumulative[-1])
+    return float(flat[order[min(int(place), flat.size - 1)]])
+
+
+def volume_scale(restored: ArrayLike) -> float:
+    """The 99.5th percentile of a restored magnitude image inside its foreground: the unit of errors, std and s0.
+
+    It depends on the restored image alone and is proportional to it, so that a calibration does not depend on the
+    scanner's units.
+
+    Args:
+        restored: magnitude, (S, h, w), all slices of a volume.
+
+    Raises:
+        ValueError: it is not such an image, or zero everywhere.
+
+    Example:
+        >>> image = np.zeros((1, 32, 32))
+        >>> image[0, 8:24, 8:24] = 200.0
+        >>> volume_scale(image)
+        200.0
+    """
+    slices = as_slices(restored, "restored")
+    mask = foreground_mask(slices)
+    scale = float(np.percentile(slices[mask] if mask.any() else slices, SCALE_PERCENTILE))
+    if scale <= 0:
+        raise ValueError(f"restored has the scale {scale}; an image with positive values is accepted.")
+    return scale
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pixels of a subject with a known truth, in units of its volumes' scale.
+
+    Attributes:
+        error: |truth - mean|, (N,).
+        std: standard deviation over the samples, (N,).
+        weight: number of foreground pixels that each stands for, (N,).
+    """
+
+    error: Array
+    std: Array
+    weight: Array
+
+    @classmethod
+    def join(cls, parts: Sequence[Pixels]) -> Pixels:
+        """The pixels of several volumes of a subject as one set."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("error", "std", "weight")))
+
+
+def sample_pixels(
+    mean: ArrayLike,
+    std: ArrayLike,
+    truth: ArrayLike,
+    scale: float,
+    *,
+    count: int = PIXELS_PER_VOLUME,
+    seed: int = 0,
+) -> Pixels:
+    """Take pixels of a volume's foreground: all, or ``count`` drawn without replacement, so that memory is bounded.
+
+    Args:
+        mean: restored magnitude, (S, h, w).
+        std: its standard deviation over the samples, of the same shape and unit.
+        truth: the same; its `foreground_mask` says which pixels count.
+        scale: `volume_scale` of the restored volume.
+        count: the most pixels kept.
+        seed: of the draw.
+
+    Returns:
+        The pixels in units of the scale; none where the truth has no foreground.
+
+    Raises:
+        ValueError: shapes that differ, values that are not finite, or a scale that is not above 0.
+
+    Example:
+        >>> truth = np.zeros((1, 32, 32))
+        >>> truth[0, 8:24, 8:24] = 10.0
+        >>> pixels = sample_pixels(truth + 1.0, truth + 0.5, truth, 10.0, count=100)
+        >>> len(pixels.error), float(pixels.error[0]), round(float(pixels.weight.sum()))
+        (100, 0.1, 244)
+    """
+    predicted, spread, reference = as_slices(mean, "mean"), as_slices(std, "std"), as_slices(truth, "truth")
+    shapes = [predicted.shape, spread.shape, reference.shape]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"mean, std and truth have the shapes {', '.join(map(str, shapes))}; one is accepted.")
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale is {scale}; above 0 is accepted.")
+    inside = np.flatnonzero(foreground_mask(reference))
+    kept = inside
+    if len(inside) > count:
+        kept = np.sort(np.random.default_rng(seed).choice(inside, count, replace=False, shuffle=False))
+    error = np.abs(reference.ravel()[kept] - predicted.ravel()[kept]) / scale
+    return Pixels(error, spread.ravel()[kept] / scale, np.full(len(kept), len(inside) / max(len(kept), 1)))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Half-widths q (std + s0) that cover the stated share of foreground pixels.
+
+    Attributes:
+        q: the factor.
+        s0: what is added to std, in units of the volume's scale.
+        coverage: the stated share.
+        subjects: number of calibration subjects.
+        pixels: number of their foreground pixels.
+    """
+
+    q: float
+    s0: float
+    coverage: float
+    subjects: int
+    pixels: int
+
+    @property
+    def guaranteed(self) -> float:
+        """Coverage below which a new exchangeable subject's expected one cannot fall, for s0 chosen beforehand."""
+        return self.coverage * self.subjects / (self.subjects + 1)
+
+    def half_width(self, std: NDArray[np.floating], scale: float) -> NDArray[np.float32]:
+        """Half-widths of the intervals, in the unit of ``std`` and of its shape.
+
+        Args:
+            std: standard deviation over the samples.
+            scale: `volume_scale` of the restored volume, in the same unit.
+
+        Example:
+            >>> Interval(q=2.0, s0=0.5, coverage=0.9, subjects=3, pixels=100).half_width(np.array([5.0]), 10.0)
+            array([20.], dtype=float32)
+        """
+        return np.asarray(self.q * (std + self.s0 * scale), dtype=np.float32)
+
+
+def covered(interval: Interval, pixels: Pixels) -> float:
+    """The share of the pixels that lie in their intervals, NaN where there are none.
+
+    Example:
+        >>> pixels = Pixels(np.array([0.1, 0.3]), np.array([0.1, 0.1]), np.ones(2))
+        >>> covered(Interval(1.0, 0.1, 0.5, 1, 2), pixels)
+        0.5
+    """
+    total = pixels.weight.sum()
+    inside = pixels.error <= interval.q * (pixels.std + interval.s0)
+    return float((pixels.weight * inside).sum() / total) if total > 0 else math.nan
+
+
+def fit_interval(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> Interval:
+    """Fit q and s0; every subject counts the same.
+
+    s0 is the one of a few quantiles of std (1 to 99 %) with which the mean half-width is smallest; q then follows from
+    the coverage.
+
+    Args:
+        subjects: the pixels of each calibration subject.
+        coverage: share of pixels to cover, in (0, 1).
+
+    Raises:
+        ValueError: a coverage out of its range, no subject, a subject without pixels, or std 0 everywhere.
+
+    Example:
+        Errors that are uniform on (0, 2 std) are covered in nine of ten cases by 1.8 std:
+
+        >>> std = np.full(1000, 0.1)
+        >>> pixels = Pixels(np.linspace(0.0002, 0.2, 1000), std, np.ones(1000))
+        >>> interval = fit_interval({"a": pixels, "b": pixels}, 0.9)
+        >>> round(float(interval.half_width(np.array(0.1), 1.0)), 6)
+        0.18
+    """
+    check_coverage(coverage)
+    if not subjects:
+        raise ValueError("subjects is empty; at least one calibration subject is accepted.")
+    for name, pixels in subjects.items():
+        if not pixels.weight.sum() > 0:
+            raise ValueError(f"subjects[{name!r}] has no foreground pixels; at least one is accepted.")
+    pooled = Pixels.join(list(subjects.values()))
+    weight = np.concatenate([pixels.weight / pixels.weight.sum() for pixels in subjects.values()])
+    mean_std = float(np.average(pooled.std, weights=weight))
+    candidates = {weighted_quantile(pooled.std, weight, level) for level in S0_LEVELS} - {0.0}
+    if not candidates:
+        raise ValueError("std is 0 at nearly all pixels; the standard deviation of two samples or more is accepted.")
+    fits = [(weighted_quantile(pooled.error / (pooled.std + s0), weight, coverage), s0) for s0 in sorted(candidates)]
+    q, s0 = min(fits, key=lambda fit: fit[0] * (mean_std + fit[1]))
+    return Interval(q, s0, coverage, len(subjects), round(sum(pixels.weight.sum() for pixels in subjects.values())))
+
+
+def leave_one_out(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> dict[str, float]:
+    """The share of each subject's pixels that an interval fitted on the others covers; empty for one subject.
+
+    Example:
+        >>> pixels = Pixels(np.array([0.1, 0.2]), np.array([0.1, 0.1]), np.ones(2))
+        >>> leave_one_out({"a": pixels, "b": pixels}, 0.5)
+        {'a': 0.5, 'b': 0.5}
+    """
+    if len(subjects) < 2:
+        return {}
+    others = {name: {other: subjects[other] for other in subjects if other != name} for name in subjects}
+    return {name: covered(fit_interval(others[name], coverage), pixels) for name, pixels in subjects.items()}
+
+
+def predicted_figures(image: ArrayLike, std: ArrayLike) -> dict[str, float] | None:
+    """Predict a restored slice's PSNR and SSIM inside its foreground from its own image and std.
+
+    With the foreground M of the restored slice x, its maximum R, and errors that are independent with the variance
+    std^2 (in PSNR's definition and in Wang et al.'s, with their constant C2 = (0.03 R)^2)::
+
+        PSNR = 10 log10(R^2 / mean_M(std^2))
+        SSIM = mean_M((2 v + C2) / (2 v + mean_7x7(std^2) + C2))      v = variance of x in 7 x 7 pixels
+
+    The errors are neither independent nor have they this variance: `shortfalls` measures by how much.
+
+    Args:
+        image: restored magnitude, (h, w), each side at least 7 pixels.
+        std: standard deviation over the samples, of the same shape and unit.
+
+    Returns:
+        ``psnr`` in dB and ``ssim``; None where there is no foreground or std is 0 in it.
+
+    Example:
+        >>> image = np.zeros((32, 32))
+        >>> image[8:24, 8:24] = 1.0
+        >>> predicted_figures(image, np.full((32, 32), 0.1))["psnr"]
+        20.0
+    """
+    x, spread = as_slices(image)[0], as_slices(std, "std")[0]
+    mask = foreground_mask(x)
+    power = float(np.mean(spread[mask] ** 2)) if mask.any() else 0.0
+    if power <= 0 or min(x.shape) < SSIM_WINDOW:
+        return None
+    mean, square, error = (ndimage.uniform_filter(y, SSIM_WINDOW) for y in (x, x**2, spread**2))
+    variance = np.maximum(square - mean**2, 0) * SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
+    constant = (0.03 * x.max()) ** 2
+    similarity = (2 * variance + constant) / (2 * variance + error + constant)
+    return {"psnr": float(10 * np.log10(x.max() ** 2 / power)), "ssim": float(similarity[mask].mean())}
+
+
+def shortfalls(image: ArrayLike, std: ArrayLike, truth: ArrayLike) -> dict[str, float] | None:
+    """By how much a restored slice falls short of its `predicted_figures`.
+
+    The true figures are ``psnr/slice/foreground`` and ``ssim/slice/foreground`` of `evaluate_images`.
+
+    Args:
+        image: restored magnitude, (h, w).
+        std: standard deviation over the samples, of the same shape and unit.
+        truth: the same.
+
+    Returns:
+        ``psnr``: predicted less true, in dB; ``ssim``: ln((1 - true) / (1 - predicted)). None where nothing is
+        predicted or the truth has no foreground.
+
+    Example:
+        >>> truth = np.zeros((32, 32))
+        >>> truth[8:24, 8:24] = 1.0
+        >>> figures = shortfalls(truth + 0.1, np.full((32, 32), 0.11), truth)
+        >>> round(figures["psnr"], 6)
+        0.0
+    """
+    predicted = predicted_figures(image, std)
+    if predicted is None or as_slices(truth).max() <= 0:
+        return None
+    figures = evaluate_images(image, truth, "slice")
+    if "psnr/slice/foreground" not in figures:
+        return None
+    true, expected = (
+        max(1 - value, _SMALLEST_DISSIMILARITY) for value in (figures["ssim/slice/foreground"], predicted["ssim"])
+    )
+    return {"psnr": predicted["psnr"] - figures["psnr/slice/foreground"], "ssim": math.log(true / expected)}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far a slice's figure may fall short of its prediction.
+
+    Attributes:
+        margin: the quantile of the shortfalls.
+        coverage: share of slices of new subjects for which the bound holds.
+        subjects: number of calibration subjects.
+        slices: number of their slices.
+    """
+
+    margin: float
+    coverage: float
+    subjects: int
+    slices: int
+
+
+def fit_bound(subjects: Mapping[str, Sequence[float]], coverage: float = 0.9) -> Bound:
+    """The conformal quantile of shortfalls over slices; every subject counts the same, and a new one is infinite.
+
+    Args:
+        subjects: the shortfalls of each subject's slices, see `shortfalls`.
+        coverage: share of slices for which the bound is to hold, in (0, 1); where the subjects are too few for it, the
+            bound is for n / (n + 1), and says so.
+
+    Raises:
+        ValueError: a coverage out of its range, fewer than nine subjects, or one without slices.
+
+    Example:
+        >>> fit_bound({str(i): [float(i)] for i in range(1, 20)}, 0.9).margin  # the 18th of 19: 0.9 (19 + 1) = 18
+        18.0
+    """
+    check_coverage(coverage)
+    n = len(subjects)
+    if n < MIN_BOUND_SUBJECTS:
+        raise ValueError(f"subjects holds {n}; a bound needs {MIN_BOUND_SUBJECTS} or more.")
+    for name, values in subjects.items():
+        if not len(values):
+            raise ValueError(f"subjects[{name!r}] has no slices; at least one is accepted.")
+    reached = min(coverage, n / (n + 1))
+    flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in subjects.values()])
+    weight = np.concatenate([np.full(len(values), 1 / len(values)) for values in subjects.values()])
+    return Bound(weighted_quantile(flat, weight, reached * (n + 1) / n), reached, n, len(flat))
+
+
+def lower_bounds(predicted: Mapping[str, float], margins: Mapping[str, float]) -> dict[str, float]:
+    """The lower bounds of a slice's figures: the inverse of `shortfalls`.
+
+    Args:
+        predicted: `predicted_figures` of the slice.
+        margins: the margins of the bounds, ``psnr`` and ``ssim``.
+
+    Returns:
+        ``psnr`` in dB; ``ssim``, at least -1.
+
+    Example:
+        >>> lower_bounds({"psnr": 30.0, "ssim": 0.9}, {"psnr": 2.0, "ssim": math.log(3)})
+        {'psnr': 28.0, 'ssim': 0.7}
+    """
+    ssim = 1 - (1 - predicted["ssim"]) * math.exp(margins["ssim"])
+    return {"psnr": predicted["psnr"] - margins["psnr"], "ssim": max(ssim, -1.0)}
+
+
+def check_coverage(coverage: float) -> None:
+    """Refuse a coverage that is not between 0 and 1.
+
+    >>> check_coverage(0.9)
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; between 0 and 1 is accepted.")
