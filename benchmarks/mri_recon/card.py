@@ -1,0 +1,62 @@
+"""The training card of the MRI reconstruction bundle: what its training volumes were like.
+
+    python benchmarks/mri_recon/card.py --dataset-dir $D3GM_DATA/mri
+
+Reads the volumes that ``configs/train.json`` trains on, as the data sets do (cropped to the acquired band), takes
+`monai_d3gm.data.card.volume_statistics` of evenly spaced slices, writes ``models/card.json``, and prints the warnings
+that each volume would give if the card were made of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from monai_d3gm.data import read_magnitude
+from monai_d3gm.data.card import TrainingCard, compare, volume_statistics
+from monai_d3gm.transforms.kspace.functional import crop_to_acquired_band
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "mri_recon"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset-dir", type=Path, default=Path(os.environ.get("D3GM_DATA", ".")) / "mri")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("--slices", type=int, default=16, help="of each volume, evenly spaced")
+    arguments = parser.parse_args()
+
+    config = ConfigParser()
+    config.read_config(str(arguments.bundle / "configs" / "train.json"))
+    config["dataset_dir"] = str(arguments.dataset_dir)
+    paths = [Path(path) for group in config.get_parsed_content("volumes") for path in group["paths"]]
+    statistics = {path.name.split(".")[0]: statistics_of(path, arguments.slices) for path in tqdm(paths)}
+    TrainingCard.fit(statistics).save(arguments.bundle / "models" / "card.json", overwrite=True)
+
+    warned = 0
+    for name, own in statistics.items():
+        card = TrainingCard.fit({other: values for other, values in statistics.items() if other != name})
+        for reason in compare(card, own):
+            warned += 1
+            print(f"{name}: {reason}")
+    print(f"{warned} warnings when each of {len(statistics)} volumes is compared with the others")
+
+
+def statistics_of(path: Path, count: int) -> dict[str, float]:
+    """Statistics of the middles of equal parts of a volume's slices that are not zero everywhere."""
+    volume = read_magnitude(path)
+    data, _, affine = crop_to_acquired_band(volume.data, (0, 1), volume.affine)
+    assert affine is not None
+    used = np.flatnonzero(volume.data.any(axis=(0, 1)))
+    count = min(count, len(used))
+    chosen = used[[int((i + 0.5) * len(used) / count) for i in range(count)]]
+    return volume_statistics(np.moveaxis(data[:, :, chosen], -1, 0), np.linalg.norm(affine[:3, :3], axis=0).tolist())
+
+
+if __name__ == "__main__":
+    main()

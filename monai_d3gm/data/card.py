@@ -1,0 +1,285 @@
+"""The training card: what the training volumes were like, and whether an input is far from that.
+
+A network restores what resembles its training data; an input that does not is restored all the same, and looks good.
+`volume_statistics` are a few numbers of a volume that do not depend on its intensity unit: geometry, brightness inside
+and outside the object, spectrum and noise. A `TrainingCard` has their quantiles over the training volumes, and
+`compare` names those in which a volume lies outside the training range by more than a stated slack. Near the card is
+necessary for trust, not sufficient: the card knows no anatomy and no pathology.
+
+`residual_warnings` judges the measurement instead: what consistency left of ||A x - y||.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_d3gm.data.files import atomic_path
+from monai_d3gm.metrics import foreground_mask, radial_power_spectrum
+
+__all__ = [
+    "STATISTICS",
+    "CardError",
+    "Statistic",
+    "TrainingCard",
+    "compare",
+    "residual_warnings",
+    "volume_statistics",
+]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a warning says of a statistic, and how far beyond the training range a volume may lie.
+
+    Attributes:
+        label: its name in a warning.
+        unit: with a space before it, or empty.
+        factor: by which the range is widened at either end.
+        slack: what is added to it at either end.
+    """
+
+    label: str
+    unit: str = ""
+    factor: float = 1.0
+    slack: float = 0.0
+
+    def widen(self, low: float, high: float) -> tuple[float, float]:
+        """The range within which a volume is not far from the training volumes."""
+        return low / self.factor - self.slack, high * self.factor + self.slack
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    "voxel_fine": Statistic("finer voxel size in plane", " mm", factor=1.25),
+    "voxel_coarse": Statistic("coarser voxel size in plane", " mm", factor=1.25),
+    "slice_spacing": Statistic("slice spacing", " mm", factor=1.5),
+    "matrix_short": Statistic("shorter side of the matrix", " pixels", factor=1.25),
+    "matrix_long": Statistic("longer side of the matrix", " pixels", factor=1.25),
+    "foreground_share": Statistic("share of the foreground", slack=0.15),
+    "foreground_mean": Statistic("foreground's mean over its 99.5th percentile", slack=0.15),
+    "foreground_variation": Statistic("foreground's coefficient of variation", slack=0.15),
+    "background_level": Statistic("background's median over the foreground's 99.5th percentile", slack=0.1),
+    "spectral_slope": Statistic("slope of the power spectrum", slack=0.75),
+    "fine_detail": Statistic("power of fine detail over that of coarse detail", " dB", slack=4.0),
+    "snr": Statistic("estimated signal-to-noise ratio", factor=2.0),
+}
+"""The statistics by name. Their slack holds for some twenty volumes of a few protocols: leaving one out gives few
+warnings."""
+
+LEVELS = (0.0, 0.05, 0.5, 0.95, 1.0)
+RESIDUAL_FACTOR = 2.0
+_COARSE, _FINE = (0.05, 0.25), (0.25, 0.5)
+_BANDS = 16
+_MAD_OF_NORMAL = 0.6745
+_POWER_FLOOR = 1e-12
+
+
+class CardError(ValueError):
+    """A training card cannot be read or made."""
+
+
+def volume_statistics(slices: NDArray[np.floating], spacing: Sequence[float]) -> dict[str, float]:
+    """Describe a magnitude volume by numbers that do not change when it is multiplied by a constant.
+
+    Args:
+        slices: magnitude, (S, h, w), not zero everywhere.
+        spacing: distance of neighbouring rows, columns and slices in mm.
+
+    Returns:
+        Those of `STATISTICS` that exist: without background there is no level of it, and slices below 32 pixels have
+        no spectrum. Slope: of the logarithm of power over that of frequency, from 0.05 to 0.25 cycles per pixel; fine
+        detail lies above 0.25. SNR: the foreground's mean over the robust deviation of diagonal differences of four
+        pixels in it (Donoho's estimate on the Haar wavelet), so that fine texture counts as noise.
+
+    Raises:
+        ValueError: another shape, values that are not finite, no foreground, or a spacing that is not above 0.
+
+    Example:
+        >>> image = np.zeros((1, 64, 64))
+        >>> image[0, 16:48, 16:48] = 3.0
+        >>> statistics = volume_statistics(image, (1.0, 0.5, 3.0))
+        >>> statistics["voxel_fine"], statistics["foreground_mean"], statistics["background_level"]
+        (0.5, 1.0, 0.0)
+    """
+    if np.ndim(slices) != 3:
+        raise ValueError(f"slices has the shape {np.shape(slices)}; (S, h, w) is accepted.")
+    if len(spacing) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing):
+        raise ValueError(f"spacing is {tuple(spacing)}; three numbers above 0 are accepted.")
+    mask = foreground_mask(slices)
+    if not mask.any():
+        raise ValueError("slices has no foreground; an image of an object is accepted.")
+    inside, outside = slices[mask], slices[~mask]
+    peak = float(np.percentile(inside, 99.5))
+    statistics = {
+        "voxel_fine": min(spacing[:2]),
+        "voxel_coarse": max(spacing[:2]),
+        "slice_spacing": spacing[2],
+        "matrix_short": min(slices.shape[1:]),
+        "matrix_long": max(slices.shape[1:]),
+        "foreground_share": mask.mean(),
+        "foreground_mean": inside.mean() / peak,
+        "foreground_variation": inside.std() / inside.mean(),
+    }
+    if outside.size:
+        statistics["background_level"] = np.median(outside) / peak
+    if min(slices.shape[1:]) >= 2 * _BANDS:
+        statistics |= _spectrum(slices)
+    if (noise := _noise(slices, mask)) > 0:
+        statistics["snr"] = inside.mean() / noise
+    return {name: float(value) for name, value in statistics.items()}
+
+
+def _spectrum(slices: NDArray[np.floating]) -> dict[str, float]:
+    frequency, power = radial_power_spectrum(slices, _BANDS)
+    power = power + _POWER_FLOOR * power.max()
+    coarse, fine = ((low <= frequency) & (frequency < high) for low, high in (_COARSE, _FINE))
+    slope = np.polyfit(np.log(frequency[coarse]), np.log(power[coarse]), 1)[0]
+    return {"spectral_slope": slope, "fine_detail": 10 * np.log10(power[fine].mean() / power[coarse].mean())}
+
+
+def _noise(slices: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """The standard deviation of white noise from diagonal Haar details of blocks of 2 x 2 inside the mask."""
+    height, width = (size - size % 2 for size in slices.shape[1:])
+    a, b, c, d = (slices[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1))
+    within = np.logical_and.reduce([mask[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)])
+    detail = np.abs(a - b - c + d)[within] / 2
+    return float(np.median(detail)) / _MAD_OF_NORMAL if detail.size else 0.0
+
+
+@dataclass(frozen=True)
+class TrainingCard:
+    """Quantiles of `volume_statistics` over the training volumes.
+
+    Attributes:
+        quantiles: by name, the quantiles at 0, 5, 50, 95 and 100 %.
+        volumes: names of the training volumes.
+    """
+
+    quantiles: Mapping[str, tuple[float, ...]]
+    volumes: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, statistics: Mapping[str, Mapping[str, float]]) -> TrainingCard:
+        """The card of the volumes with these names and statistics.
+
+        Raises:
+            CardError: there is none.
+
+        Example:
+            >>> TrainingCard.fit({"a": {"snr": 10.0}, "b": {"snr": 20.0}}).quantiles["snr"]
+            (10.0, 10.5, 15.0, 19.5, 20.0)
+        """
+        if not statistics:
+            raise CardError("statistics is empty; at least one training volume is accepted.")
+        quantiles = {}
+        for name in STATISTICS:
+            values = [one[name] for one in statistics.values() if name in one]
+            if values:
+                quantiles[name] = tuple(float(value) for value in np.quantile(values, LEVELS))
+        return cls(quantiles, tuple(statistics))
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Write the card as JSON, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written, or is there and ``overwrite`` is False.
+        """
+        content = {
+            "levels": LEVELS,
+            "quantiles": {name: [float(f"{q:.6g}") for q in values] for name, values in self.quantiles.items()},
+            "volumes": self.volumes,
+        }
+        with atomic_path(path, overwrite=overwrite) as temporary:
+            temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> TrainingCard:
+        """Read a card that was saved.
+
+        Raises:
+            CardError: the file cannot be read, or is no such card.
+
+        Example:
+            >>> import tempfile
+            >>> path = Path(tempfile.mkdtemp()) / "card.json"
+            >>> TrainingCard.fit({"a": {"snr": 10.0}}).save(path)
+            >>> TrainingCard.load(path).volumes
+            ('a',)
+        """
+        try:
+            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            quantiles = {name: tuple(float(q) for q in values) for name, values in content["quantiles"].items()}
+            volumes = tuple(str(volume) for volume in content["volumes"])
+        except OSError as error:
+            raise CardError(f"{path}: the training card cannot be read: {error.strerror or error}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CardError(f"{path}: not a training card: {' '.join(str(error).split())}.") from error
+        unknown = [name for name, values in quantiles.items() if name not in STATISTICS or len(values) != len(LEVELS)]
+        if unknown:
+            raise CardError(f"{path}: not a training card: its entry {unknown[0]} is none of a card's statistics.")
+        return cls(quantiles, volumes)
+
+
+def compare(card: TrainingCard, statistics: Mapping[str, float]) -> list[str]:
+    """The reasons why a volume is far from the training volumes; none where it is not.
+
+    Args:
+        card: of the training volumes.
+        statistics: `volume_statistics` of the volume; what the card does not know is not compared.
+
+    Example:
+        >>> card = TrainingCard.fit({"a": {"voxel_fine": 0.43}, "b": {"voxel_fine": 1.2}})
+        >>> compare(card, {"voxel_fine": 2.0})
+        ['far from the training data: finer voxel size in plane 2 mm is outside the training range, 0.43 to 1.2 mm']
+    """
+    reasons = []
+    for name, value in statistics.items():
+        if name not in card.quantiles:
+            continue
+        statistic, low, high = STATISTICS[name], card.quantiles[name][0], card.quantiles[name][-1]
+        least, most = statistic.widen(low, high)
+        if not least <= value <= most:
+            reasons.append(
+                f"far from the training data: {statistic.label} {value:.3g}{statistic.unit} is outside the training "
+                f"range, {low:.3g} to {high:.3g}{statistic.unit}"
+            )
+    return reasons
+
+
+def residual_warnings(ratios: Sequence[float], usual: float = 1.0) -> list[str]:
+    """Warn where a restored volume does not explain its measurement.
+
+    A slice's ratio is the root mean square of A x - y over the (real and imaginary parts of the) measured points,
+    divided by the standard deviation of their noise. For the true image it is 1 on average; a fit has less. Far above
+    means that the noise is stated too low, that the model of the measurement is wrong (motion, phase, coil maps), or
+    that the network and the measurement contradict each other.
+
+    Args:
+        ratios: one for each slice.
+        usual: the largest on the calibration subjects; 1 where that is not known or less.
+
+    Returns:
+        One warning where the largest ratio exceeds twice the usual one, or is not finite; else none.
+
+    Example:
+        >>> residual_warnings([1.1, 1.5])
+        []
+        >>> residual_warnings([1.1, 30.0])[0]
+        'the restored image does not explain the measurement: residual of 30 times the noise, usual is 1'
+    """
+    largest = max((abs(float(ratio)) if math.isfinite(ratio) else math.inf for ratio in ratios), default=0.0)
+    usual = max(usual, 1.0)
+    if largest <= RESIDUAL_FACTOR * usual:
+        return []
+    return [
+        f"the restored image does not explain the measurement: residual of {largest:.3g} times the noise, "
+        f"usual is {usual:.3g}"
+    ]
