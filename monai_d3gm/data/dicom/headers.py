@@ -6,9 +6,12 @@ files are read through one face, `FrameHeader`.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,23 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom from warning of values that are out of the standard, and from logging them: they may be personal."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pydicom.pixels.decoders.base")]
+    before = [logger.disabled for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.disabled = True
+            yield
+        finally:
+            for logger, disabled in zip(loggers, before, strict=True):
+                logger.disabled = disabled
+
+
+@quiet()
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Tell by its content whether a file is DICOM: a "DICM" preamble, or a data set with a SOP Class UID.
 
@@ -76,10 +96,8 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         # Without a preamble a data set begins with the group of its first element.
         if start[:2] not in _FIRST_GROUPS:
             return False
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True, specific_tags=["SOPClassUID"], stop_before_pixels=True)
-            return "SOPClassUID" in dataset or bool(dataset.file_meta)
+        dataset = pydicom.dcmread(path, force=True, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        return "SOPClassUID" in dataset or bool(dataset.file_meta)
     except Exception:  # pydicom raises many kinds for what is no DICOM
         return False
 
@@ -91,13 +109,11 @@ def read_header(path: Path) -> Dataset:
         DicomError: it is damaged, no MR image, has no pixels, or their description is absurd or contradictory.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values out of the standard; they may be the patient's
-            _check_deflated(path)
-            with path.open("rb") as file:
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-                next_tag = file.read(4)
-            _check_image(path, dataset, next_tag)
+        _check_deflated(path)
+        with path.open("rb") as file:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            next_tag = file.read(4)
+        _check_image(path, dataset, next_tag)
     except DicomError:
         raise
     except Exception as error:  # pydicom raises many kinds for a damaged file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +27,7 @@ from monai_d3gm.data.dicom.derived import (
     output_grid,
     series_description,
 )
-from monai_d3gm.data.dicom.headers import DicomError, one_line
+from monai_d3gm.data.dicom.headers import DicomError, one_line, quiet
 from monai_d3gm.data.dicom.reader import DicomVolume
 from monai_d3gm.data.dicom.uids import derived_uid
 from monai_d3gm.data.files import atomic_path
@@ -43,6 +42,7 @@ _REQUIRED = (
 )
 
 
+@quiet()
 def write_parametric_map(
     path: str | os.PathLike[str],
     std: NDArray[np.floating],
@@ -97,58 +97,56 @@ def write_parametric_map(
     measures = highdicom.PixelMeasuresSequence(plane.spacing, grid.thickness, grid.distance)
     orientation = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the source's values that are out of the standard
-            dataset = highdicom.pm.ParametricMap(
-                source_images=images[:1] if enhanced else images,
-                further_source_images=images[1:] or None if enhanced else None,
-                pixel_array=np.ascontiguousarray(values.transpose(2, 1, 0)),
-                series_instance_uid=series_uid,
-                series_number=int(source.number("SeriesNumber")) + _SERIES_OFFSET,
-                sop_instance_uid=uid,
-                instance_number=1,
-                manufacturer=MANUFACTURER,
-                manufacturer_model_name=MODEL_NAME,
-                software_versions=__version__,
-                device_serial_number=__version__,
-                contains_recognizable_visual_features=source.get("RecognizableVisualFeatures") == "YES",
-                real_world_value_mappings=[
-                    highdicom.pm.RealWorldValueMapping(
-                        lut_label=_CONTENT_LABEL,
-                        lut_explanation=label,
-                        unit=codes.UCUM.NoUnits,
-                        value_range=(low, high),
-                        slope=1.0,
-                        intercept=0.0,
-                        quantity_definition=codes.SCT.StandardDeviation,
-                    )
-                ],
-                voi_lut_transformations=[
-                    highdicom.VOILUTTransformation(
-                        window_center=(low + high) / 2,
-                        window_width=max(high - low, 1e-6),
-                        voi_lut_function="LINEAR_EXACT",
-                    )
-                ],
-                pixel_measures=measures,
-                plane_orientation=orientation,
-                plane_positions=[highdicom.PlanePositionSequence("PATIENT", p.position) for p in grid.planes],
-                content_label=_CONTENT_LABEL,
-                content_description=f"{label}, {RESEARCH_USE_ONLY}",
-                series_description=series_description(volume, label),
-                content_date=source.get("ContentDate", source.get("StudyDate", _NO_DATE)),
-                content_time=source.get("ContentTime", source.get("StudyTime", _NO_TIME)),
-            )
-            # highdicom puts the source's in their place where the rows and columns alone agree.
-            shared = dataset.SharedFunctionalGroupsSequence[0]
-            shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
-            copy_body_part(dataset, source)
-            dataset.file_meta = file_meta(UID(dataset.SOPClassUID), uid)
-            _replace_clock_and_chance(dataset, uid)
-            dataset.ContributingEquipmentSequence = [
-                *contributing_equipment(source, provenance),
-                *(i for i in dataset.ContributingEquipmentSequence if i.get("ManufacturerModelName") == "highdicom"),
-            ]
+        dataset = highdicom.pm.ParametricMap(
+            source_images=images[:1] if enhanced else images,
+            further_source_images=images[1:] or None if enhanced else None,
+            pixel_array=np.ascontiguousarray(values.transpose(2, 1, 0)),
+            series_instance_uid=series_uid,
+            series_number=int(source.number("SeriesNumber")) + _SERIES_OFFSET,
+            sop_instance_uid=uid,
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL_NAME,
+            software_versions=__version__,
+            device_serial_number=__version__,
+            contains_recognizable_visual_features=source.get("RecognizableVisualFeatures") == "YES",
+            real_world_value_mappings=[
+                highdicom.pm.RealWorldValueMapping(
+                    lut_label=_CONTENT_LABEL,
+                    lut_explanation=label,
+                    unit=codes.UCUM.NoUnits,
+                    value_range=(low, high),
+                    slope=1.0,
+                    intercept=0.0,
+                    quantity_definition=codes.SCT.StandardDeviation,
+                )
+            ],
+            voi_lut_transformations=[
+                highdicom.VOILUTTransformation(
+                    window_center=(low + high) / 2,
+                    window_width=max(high - low, 1e-6),
+                    voi_lut_function="LINEAR_EXACT",
+                )
+            ],
+            pixel_measures=measures,
+            plane_orientation=orientation,
+            plane_positions=[highdicom.PlanePositionSequence("PATIENT", p.position) for p in grid.planes],
+            content_label=_CONTENT_LABEL,
+            content_description=f"{label}, {RESEARCH_USE_ONLY}",
+            series_description=series_description(volume, label),
+            content_date=source.get("ContentDate", source.get("StudyDate", _NO_DATE)),
+            content_time=source.get("ContentTime", source.get("StudyTime", _NO_TIME)),
+        )
+        # highdicom puts the source's in their place where the rows and columns alone agree.
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
+        copy_body_part(dataset, source)
+        dataset.file_meta = file_meta(UID(dataset.SOPClassUID), uid)
+        _replace_clock_and_chance(dataset, uid)
+        dataset.ContributingEquipmentSequence = [
+            *contributing_equipment(source, provenance),
+            *(i for i in dataset.ContributingEquipmentSequence if i.get("ManufacturerModelName") == "highdicom"),
+        ]
     except (AttributeError, TypeError, ValueError) as error:
         raise DicomError(volume.source.name, f"no parametric map can be made of it: {one_line(error)}") from error
     with atomic_path(path, overwrite=overwrite) as temporary:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 
-from monai_d3gm.data.dicom.headers import DicomError, FrameHeader, one_line, read_header, transfer_syntax
+from monai_d3gm.data.dicom.headers import DicomError, FrameHeader, one_line, quiet, read_header, transfer_syntax
 from monai_d3gm.data.dicom.series import DicomSeries, mosaic_wrapper
 
 
@@ -51,6 +51,7 @@ class DicomVolume:
         return x, y, z
 
 
+@quiet()
 def read_series(series: DicomSeries) -> DicomVolume:
     """Read a series found by `find_series`.
 
@@ -77,20 +78,14 @@ def read_series(series: DicomSeries) -> DicomVolume:
     data = np.empty(series.shape, dtype=np.float32)
     datasets, notes = [], list(series.warnings)
     for path in series.files:
-        header = read_header(path)
+        try:
+            header, places, values, odd = _read_file(path, series)
+        except DicomError:
+            raise
+        except Exception as error:  # pydicom converts values when they are asked for
+            raise DicomError(path, f"damaged header: {one_line(error)}") from error
         datasets.append(header)
-        places = [k for k, frame in enumerate(series.frames) if frame.path == path]
-        numbers = [series.frames[k].number for k in places]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            stored = _decode(path)
-        notes += [f"{path.name}: {one_line(warning.message)}" for warning in caught]  # type: ignore[arg-type]
-        values = _values(path, header, stored, numbers)
-        if series.kind == "mosaic":
-            values = _tiles(path, header, values[0])
-            places = list(range(len(values)))
-        if values.shape[2:0:-1] != series.shape[:2] or len(values) != len(places):
-            raise DicomError(path, f"frames of {values.shape} where {series.shape} were found; did the file change?")
+        notes += odd
         data[:, :, places] = values.transpose(2, 1, 0)
     if not np.isfinite(data).all() or not data.any():
         raise DicomError(series.name, "the volume is zero everywhere or not finite.")
@@ -99,21 +94,36 @@ def read_series(series: DicomSeries) -> DicomVolume:
     return DicomVolume(data, series.affine, series.acquired_fraction, series, tuple(datasets), tuple(notes))
 
 
-def _decode(path: Path) -> NDArray[Any]:
-    """Stored values (frames, rows, columns) of a file."""
-    dataset = pydicom.dcmread(path, force=True)
-    if not hasattr(dataset, "file_meta") or "TransferSyntaxUID" not in dataset.file_meta:
-        dataset.file_meta = getattr(dataset, "file_meta", None) or pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+def _read_file(path: Path, series: DicomSeries) -> tuple[Dataset, list[int], NDArray[np.float32], list[str]]:
+    """The header, which slices of the series the file holds, their values (slices, rows, columns), and warnings."""
+    header = read_header(path)
+    places = [k for k, frame in enumerate(series.frames) if frame.path == path]
+    stored, odd = _decode(path)
+    values = _values(path, header, stored, [series.frames[k].number for k in places])
+    if series.kind == "mosaic":
+        values = _tiles(path, header, values[0])
+        places = list(range(len(values)))
+    if values.shape[2:0:-1] != series.shape[:2] or len(values) != len(places):
+        raise DicomError(path, f"frames of {values.shape} where {series.shape} were found; did the file change?")
+    return header, places, values, odd
+
+
+def _decode(path: Path) -> tuple[NDArray[Any], list[str]]:
+    """Stored values (frames, rows, columns) of a file, and what the decoder warns of."""
     try:
-        pixels: NDArray[Any] = dataset.pixel_array
+        dataset = pydicom.dcmread(path, force=True)
+        if not getattr(dataset, "file_meta", None):
+            dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pixels: NDArray[Any] = dataset.pixel_array
     except Exception as error:  # each decoder raises its own kinds
         raise DicomError(
-            path,
-            f"pixels ({transfer_syntax(dataset).name}) cannot be decoded: {one_line(error)} "
-            "The extra monai_d3gm[dicom] brings decoders.",
+            path, f"the pixels cannot be decoded: {one_line(error)} The extra monai_d3gm[dicom] brings decoders."
         ) from error
-    return pixels if pixels.ndim == 3 else pixels[None]
+    odd = [f"{path.name}: {one_line(Exception(warning.message))}" for warning in caught]
+    return pixels if pixels.ndim == 3 else pixels[None], odd
 
 
 def _values(path: Path, dataset: Dataset, stored: NDArray[Any], numbers: Sequence[int]) -> NDArray[np.float32]:

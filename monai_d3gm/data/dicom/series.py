@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from monai_d3gm.data.dicom.headers import (
     FrameHeader,
     is_dicom,
     one_line,
+    quiet,
     read_header,
 )
 from monai_d3gm.data.dicom.resolution import acquired_fraction
@@ -155,6 +155,7 @@ class _Slice:
         return self.header.number("AcquisitionNumber"), instance, str(self.frame.path), self.frame.number
 
 
+@quiet()
 def find_series(
     path: str | os.PathLike[str], *, recursive: bool = False
 ) -> tuple[list[DicomSeries], list[Refusal]]:
@@ -201,8 +202,9 @@ def find_series(
     for key in sorted(groups):
         try:
             series += _volumes(groups[key], slices)
-        except DicomError as error:
-            refusals += [Refusal(p, error.reason) for p in dict.fromkeys(s.frame.path for s in groups[key])]
+        except Exception as error:  # pydicom converts values when they are asked for
+            reason = error.reason if isinstance(error, DicomError) else f"damaged header: {one_line(error)}"
+            refusals += [Refusal(p, reason) for p in dict.fromkeys(s.frame.path for s in groups[key])]
     return _unique_names(series), refusals
 
 
@@ -230,10 +232,13 @@ def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
     elif "MOSAIC" in dataset.get("ImageType", ()):
         kind = "mosaic"
     try:
-        return [_slice(path, FrameHeader(dataset, number), number, kind) for number in range(count)]
+        slices = [_slice(path, FrameHeader(dataset, number), number, kind) for number in range(count)]
+        for item in slices:
+            hash((item.group, item.acquired))
+        return slices
     except DicomError:
         raise
-    except Exception as error:  # pydicom converts values when they are asked for
+    except Exception as error:  # as above
         raise DicomError(path, f"damaged header: {one_line(error)}") from error
 
 
@@ -411,8 +416,7 @@ def mosaic_wrapper(path: Path, dataset: Dataset) -> MosaicWrapper:
         DicomError: the CSA header is missing or does not say how many slices there are.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nibabel calls the module experimental when it is imported
+        with quiet():  # nibabel calls the module experimental when it is imported
             from nibabel.nicom.dicomwrappers import wrapper_from_data
 
             wrapper = wrapper_from_data(dataset)

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ from monai_d3gm.data.dicom.derived import (
     references,
     series_description,
 )
-from monai_d3gm.data.dicom.headers import MR_IMAGE, DicomError, FrameHeader
+from monai_d3gm.data.dicom.headers import MR_IMAGE, DicomError, FrameHeader, quiet
 from monai_d3gm.data.dicom.reader import DicomVolume
 from monai_d3gm.data.dicom.uids import derived_uid
 from monai_d3gm.data.files import OutputError
@@ -113,6 +112,7 @@ class _Stored:
     intercept: float
 
 
+@quiet()
 def write_series(
     folder: str | os.PathLike[str],
     data: NDArray[np.floating],
@@ -175,9 +175,7 @@ def write_series(
             dataset.SeriesDescription = series_description(volume, suffix)
             dataset.WindowCenter, dataset.WindowWidth = window
             names.append(f"{suffix}_{index + 1:04d}.dcm")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the source's values that are out of the standard
-                dataset.save_as(temporary / names[-1])
+            dataset.save_as(temporary / names[-1])
     return [target / name for name in names]
 
 
