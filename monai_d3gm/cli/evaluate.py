@@ -45,8 +45,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         prepare(root, _CONFIG, settings)
     with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()) as printed:
         output = Path(arguments.output or temporary).absolute()
-        # absolute: MONAI evaluates text that begins with one of its signs
-        paths = {"dataset_dir": str(Path(arguments.input).absolute()), "output_dir": str(output)}
+        paths = {"dataset_dir": Path(arguments.input).absolute(), "output_dir": output}
         run_workflow(root, _CONFIG, {**settings, **paths, "overwrite": arguments.overwrite, "report": _REPORT})
         report = (output / _REPORT).read_text(encoding="utf-8")
     tables = printed.getvalue()

@@ -83,6 +83,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-baseline", dest="baseline", action="store_false", default=argparse.SUPPRESS, help="leave L1-wavelet out"
     )
+    group.add_argument(
+        "--no-progress", dest="progress", action="store_false", default=argparse.SUPPRESS, help="show no progress bars"
+    )
 
 
 def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dic
         BundleError: the config has no such key.
     """
     known = read_json(root / "configs" / config)
-    flags = {key: f"--{flag}" for flag, key, _ in _OPTIONS} | {"baseline": "--no-baseline"}
+    flags = {key: f"--{flag}" for flag, key, _ in _OPTIONS} | {"baseline": "--no-baseline", "progress": "--no-progress"}
     given = {key: value for key, value in vars(arguments).items() if key in flags}
     for key in given:
         if key not in known:
@@ -115,7 +118,8 @@ def prepare(root: Path, config: str, settings: Mapping[str, Any]) -> dict[str, A
         settings: keys of the config that the command line sets.
 
     Returns:
-        The package's ``version``, the SHA-256 of the ``config`` and the ``weights``, and the ``parameters``.
+        The package's ``version``, the SHA-256 of the ``config``, of the ``weights`` and of the files beside them (by
+        name, in ``models``), and the ``parameters``.
 
     Raises:
         ValueError: a setting is out of range, or there are no weights; no input has been read.
@@ -134,11 +138,16 @@ def prepare(root: Path, config: str, settings: Mapping[str, Any]) -> dict[str, A
     parameters = parser.get_parsed_content("parameters") | {k: v for k, v in settings.items() if k != "progress"}
     origin = {
         "version": __version__,
-        "config": hashlib.sha256((root / "configs" / config).read_bytes()).hexdigest(),
+        "config": _sha256(root / "configs" / config),
         "weights": weights_hash(parser.get_parsed_content("weights")),
+        "models": {file.name: _sha256(file) for file in sorted((root / "models").glob("*.json"))},
         "parameters": parameters,
     }
     return dict(json.loads(json.dumps(origin, default=str)))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def accepted_kinds(root: Path, config: str) -> tuple[Kind, ...]:
@@ -150,11 +159,14 @@ def accepted_kinds(root: Path, config: str) -> tuple[Kind, ...]:
 
 
 def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
-    """The workflow of a bundle's config with some keys set; as ``python -m monai.bundle run`` makes it."""
+    """The workflow of a bundle's config with some keys set; as ``python -m monai.bundle run`` makes it.
+
+    Paths are to be given as such: MONAI evaluates text that holds one of its signs.
+    """
     from monai.bundle import ConfigWorkflow
 
     file = str(root / "configs" / config)
-    return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": str(root), **settings})
+    return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": root, **settings})
 
 
 def run_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> None:

@@ -157,12 +157,11 @@ class _Run:
         """Run the bundle's workflow on a unit, print what it prints, and return the names of the results."""
         printed = io.StringIO()
         with self.results.make(unit, origin) as folder, contextlib.redirect_stdout(printed):
-            # absolute: MONAI evaluates text that begins with one of its signs
             places = {
-                "inputs": [str(path) for path in unit.files],
-                "dataset_dir": str(self.base),
-                "output_dir": str(folder),
-                "report": str(folder / self.results.report(unit)),
+                "inputs": list(unit.files),
+                "dataset_dir": self.base,
+                "output_dir": folder,
+                "report": folder / self.results.report(unit),
             }
             run_workflow(self.root, _CONFIG, {**self.settings, **places})
         text = printed.getvalue().replace(str(folder), str(self.results.place(unit)))

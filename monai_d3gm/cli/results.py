@@ -77,8 +77,8 @@ class ResultFolder:
         """Yield an empty folder, whose content becomes the unit's results when the block ends without an error.
 
         Raises:
-            OutputError: a file is there that is not the unit's, and it is not to be overwritten; or the folder cannot
-                be written.
+            OutputError: a file is there that is not the unit's, and it is not to be overwritten; the folder cannot be
+                written; or there is no report.
         """
         scratch = self._scratch(unit)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -116,6 +116,8 @@ class ResultFolder:
         """Move the results into place; until the last one is there the scratch folder says that they are not whole."""
         earlier = self._record(unit)["outputs"]
         names = sorted(path.name for path in staged.iterdir())
+        if self.report(unit) not in names:
+            raise OutputError(f"the bundle wrote no report {self.report(unit)}.")
         place = writable_folder(self.place(unit))
         self._refuse_foreign(place, names, earlier)
         for name in {*earlier, *names}:
