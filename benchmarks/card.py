@@ -1,10 +1,10 @@
-"""The training card of the MRI reconstruction bundle: what its training volumes were like.
+"""A bundle's training card: what its training volumes were like.
 
-    python benchmarks/mri_recon/card.py --dataset-dir $D3GM_DATA/mri
+    python benchmarks/card.py bundles/mri_recon --dataset-dir $D3GM_DATA/mri
 
-Reads the volumes that ``configs/train.json`` trains on, as the data sets do (cropped to the acquired band), takes
-`monai_d3gm.data.card.volume_statistics` of evenly spaced slices, writes ``models/card.json``, and prints the warnings
-that each volume would give if the card were made of the others.
+Reads the volumes that ``configs/train.json`` trains on, across each of their axes and as the data sets do (cropped to
+the acquired band), takes `monai_d3gm.data.card.volume_statistics` of evenly spaced slices, writes ``models/card.json``,
+and prints the warnings that each would give if the card were made of the others.
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ from monai_d3gm.data import read_magnitude
 from monai_d3gm.data.card import TrainingCard, compare, volume_statistics
 from monai_d3gm.transforms.kspace.functional import crop_to_acquired_band
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "mri_recon"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
     parser.add_argument("--dataset-dir", type=Path, default=Path(os.environ.get("D3GM_DATA", ".")) / "mri")
-    parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--slices", type=int, default=16, help="of each volume, evenly spaced")
     arguments = parser.parse_args()
 
     config = ConfigParser()
     config.read_config(str(arguments.bundle / "configs" / "train.json"))
     config["dataset_dir"] = str(arguments.dataset_dir)
-    paths = [Path(path) for group in config.get_parsed_content("volumes") for path in group["paths"]]
-    statistics = {path.name.split(".")[0]: statistics_of(path, arguments.slices) for path in tqdm(paths)}
+    volumes = [
+        (Path(path), axis)
+        for group in config.get_parsed_content("volumes")
+        for path in group["paths"]
+        for axis in group.get("axes", [2])
+    ]
+    statistics = {}
+    for path, axis in tqdm(volumes):
+        name = path.name.split(".")[0] + ("" if axis == 2 else f" across axis {axis}")
+        statistics[name] = statistics_of(path, axis, arguments.slices)
     TrainingCard.fit(statistics).save(arguments.bundle / "models" / "card.json", overwrite=True)
 
     warned = 0
@@ -47,15 +53,18 @@ def main() -> None:
     print(f"{warned} warnings when each of {len(statistics)} volumes is compared with the others")
 
 
-def statistics_of(path: Path, count: int) -> dict[str, float]:
-    """Statistics of the middles of equal parts of a volume's slices that are not zero everywhere."""
+def statistics_of(path: Path, axis: int, count: int) -> dict[str, float]:
+    """Statistics of the middles of equal parts of a volume's slices across an axis that are not zero everywhere."""
     volume = read_magnitude(path)
-    data, _, affine = crop_to_acquired_band(volume.data, (0, 1), volume.affine)
+    in_plane = [other for other in range(3) if other != axis]
+    data, _, affine = crop_to_acquired_band(volume.data, in_plane, volume.affine)
     assert affine is not None
-    used = np.flatnonzero(volume.data.any(axis=(0, 1)))
+    slices = np.moveaxis(data, axis, 0)
+    used = np.flatnonzero(np.moveaxis(volume.data, axis, 0).any(axis=(1, 2)))
     count = min(count, len(used))
     chosen = used[[int((i + 0.5) * len(used) / count) for i in range(count)]]
-    return volume_statistics(np.moveaxis(data[:, :, chosen], -1, 0), np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    return volume_statistics(slices[chosen], [*steps[in_plane].tolist(), float(steps[axis])])
 
 
 if __name__ == "__main__":
