@@ -10,6 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
+from small_bundle import BUNDLE, SMALL, Run
 
 from monai_d3gm.data.ixi import MANIFEST, IxiError, find_ixi, ixi_paths, ixi_split, parse_name
 from monai_d3gm.data.pictures import Pictures
@@ -155,3 +157,47 @@ def test_bad_manifests(ixi: Path, tmp_path: Path, spoil: Callable[[Path], object
     spoil(tmp_path / "split.json")
     with pytest.raises(IxiError, match=f"split.json:? ?{message}"):
         ixi_split(ixi, tmp_path / "split.json")
+
+
+def test_the_recipe_trains_on_the_papers_split(tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:
+    """A few steps of a small network on a folder of IXI's shape: the paper's schedule, its factor, its slices."""
+    folder = write_ixi(tmp_path / "ixi", COUNTS, (24, 20, 62))
+    files = [str(BUNDLE.parent / "mri_sr" / "configs" / name) for name in ("train.json", "ixi_train.json")]
+    settings = {
+        "config_file": files,
+        "bundle_root": tmp_path,
+        "dataset_dir": folder,
+        "output_dir": tmp_path / "out",
+        "max_epochs": 1,
+        "epoch_length": 2,
+        "batch_size": 2,
+        "train_dataset::patch": 32,
+        "amp": "$None",
+        **{f"network_def::{name}": value for name, value in SMALL.items()},
+    }
+    ended = monai_bundle("run", *(part for name, value in settings.items() for part in (f"--{name}", value)))
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "out" / "last.pt").is_file()
+
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser["bundle_root"], parser["dataset_dir"] = str(tmp_path), str(folder)
+    process = parser.get_parsed_content("process").config()
+    assert (process["schedule"], process["tau"]) == ("cosine_nichol", 2.0)
+    assert process["stationary_std"] == pytest.approx(10 / 255)
+    assert "129 subjects of HH, central 60 slices" in parser.get_parsed_content("training")["data"]
+    dataset = parser.get_parsed_content("train_dataset")
+    items = [dataset[index] for index in range(8)]
+    assert {tuple(item["factor"].tolist()) for item in items} == {(4, 4)}
+    assert {item["degradation"] for item in items} == {"truncation"}
+    train = {file.path.name.split(".")[0] for file in ixi_split(folder)["train"]}
+    assert {item["key"].split(":")[0] for item in items} <= train
+
+
+def test_the_recipe_needs_ixis_folder(tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:
+    configs = BUNDLE.parent / "mri_sr" / "configs"
+    files = [str(configs / "train.json"), str(configs / "ixi_train.json")]
+    arguments = ["--config_file", files, "--bundle_root", tmp_path, "--dataset_dir", tmp_path, "--output_dir", tmp_path]
+    ended = monai_bundle("run", *arguments)
+    assert ended.status == 1
+    expected = f"error: {tmp_path}: no T2 volume of IXI; accepted: files such as IXI012-HH-1211-T2.nii.gz."
+    assert ended.last_line == expected
