@@ -79,6 +79,8 @@ setup(
         "fastmri>=0.3.0",
         "h5py>=3.10",
         "scikit-image>=0.22",
+        "pillow>=10.1",
+        "tifffile>=2022.8.12",
         "scipy>=1.11",
         "sigpy>=0.1.26",
         "matplotlib>=3.8",

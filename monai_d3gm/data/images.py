@@ -31,7 +31,7 @@ from PIL import Image, ImageFile
 
 from monai_d3gm.data.files import atomic_path
 
-__all__ = ["SUFFIXES", "ImageFileError", "Photograph", "read_image", "write_image"]
+__all__ = ["SUFFIXES", "ImageFileError", "Photograph", "read_image", "write_image", "write_map"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """Names of files that are taken from a folder."""
@@ -210,6 +210,22 @@ def write_image(
             Image.fromarray(values).save(temporary, format="PNG", icc_profile=icc_profile)
         else:
             _write_deep_png(temporary, values, icc_profile)
+
+
+def write_map(path: str | os.PathLike[str], data: NDArray[np.floating], overwrite: bool = True) -> None:
+    """Write values (H, W, 3) as they are, as a float32 TIFF, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "std.tif"
+    >>> write_map(file, np.full((16, 24, 3), 0.125))
+    >>> float(tifffile.imread(file).max())
+    0.125
+    """
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        tifffile.imwrite(temporary, np.asarray(data, dtype=np.float32), photometric="rgb", compression="zlib")
 
 
 def _write_deep_png(path: Path, values: NDArray[np.uint16], icc_profile: bytes | None) -> None:

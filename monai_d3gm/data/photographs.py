@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import skimage
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from monai_d3gm.data.datasets import InputVolume
 from monai_d3gm.data.images import SUFFIXES, ImageFileError, Photograph, read_image
+from monai_d3gm.data.pairs import ImagePair
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import SimulateWeather
 
 __all__ = [
     "DEMO_PHOTOGRAPHS",
     "ImageDataset",
+    "ImagePairDataset",
     "SimulatedWeatherDataset",
     "bundled_photographs",
     "find_images",
@@ -161,10 +163,17 @@ class ImageDataset(Dataset):
     Raises:
         ValueError: there is no input, or none can be used.
 
+    Attributes:
+        kinds: of inputs that it takes.
+        volumes: the photographs to restore.
+        refused: for each file that was left out, why.
+
     >>> dataset = ImageDataset(bundled_photographs(["coffee.png"]))
     >>> dataset[0]["key"], dataset[0]["mu"].shape, dataset.volumes[0].kind
     ('coffee:0', torch.Size([3, 400, 600]), 'image')
     """
+
+    kinds = ("image",)
 
     def __init__(
         self,
@@ -173,44 +182,31 @@ class ImageDataset(Dataset):
         seed: int = 0,
     ) -> None:
         self.weather, self.seed = weather, seed
+        origin, warnings = "photograph", []
+        if weather is not None:
+            origin = f"clean photograph, {weather.description}"
+            warnings = [f"{weather.description}: figures are not those of real weather"]
         self.volumes: list[InputVolume] = []
         self.refused: list[str] = []
         for path in find_images(inputs):
-            try:
+            with self._naming_refused():
                 photograph = read_image(path)
-            except ImageFileError as error:
-                self.refused.append(str(error))
-                logger.error("%s", error)
-            else:
-                self.volumes.append(self._describe(path, photograph))
+                self.volumes.append(_describe(path, photograph, weather is not None, origin, warnings))
         if not self.volumes:
             self.check_refused()
+
+    @contextmanager
+    def _naming_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except ImageFileError as error:
+            self.refused.append(str(error))
+            logger.error("%s", error)
 
     def check_refused(self) -> None:
         """Raise ImageFileError if files were refused, naming each."""
         if self.refused:
             raise ImageFileError(f"{len(self.refused)} not restored: " + " | ".join(self.refused))
-
-    def _describe(self, path: Path, photograph: Photograph) -> InputVolume:
-        rows, columns = photograph.data.shape[1:]
-        synthetic = self.weather is not None
-        return InputVolume(
-            path=path,
-            stem=path.stem,
-            kind="image",
-            shape=(rows, columns, 1),
-            slices=(0,),
-            skipped=(),
-            affine=np.eye(4),
-            header=None,
-            simulated=synthetic,
-            coils=1,
-            has_truth=synthetic,
-            kept_band=(1.0, 1.0),
-            attributes={"bits": photograph.bits, "icc_profile": photograph.icc_profile},
-            origin="synthetic weather on a photograph" if synthetic else "photograph",
-            warnings=photograph.remarks,
-        )
 
     def __len__(self) -> int:
         return len(self.volumes)
@@ -223,12 +219,77 @@ class ImageDataset(Dataset):
             "slice": 0,
             "volume": index,
             "scale": 1.0,
-        } | self._pair(volume)
+        } | self._images(index)
 
-    def _pair(self, volume: InputVolume) -> dict[str, Any]:
+    def _images(self, index: int) -> dict[str, Any]:
         """``mu`` and, where it is known, ``reference``."""
-        image: NDArray[np.float32] = read_image(volume.path).data
+        volume = self.volumes[index]
+        image = read_image(volume.path).data
         if self.weather is None:
             return {"mu": torch.from_numpy(image)}
         generator = keyed_generator(self.seed, "weather", volume.stem)
         return {"mu": self.weather(image, generator), "reference": torch.from_numpy(image)}
+
+
+class ImagePairDataset(ImageDataset):
+    """Degraded photographs with the clean ones: an `ImageDataset` with a ``reference`` in each item.
+
+    A pair of two sizes, or with a file that cannot be read, is left out and listed in `refused`.
+
+    Args:
+        pairs: as `monai_d3gm.data.pairs.find_pairs` finds them.
+
+    Raises:
+        ValueError: there is no pair, or none can be used.
+
+    >>> (path,) = bundled_photographs(["coffee.png"])
+    >>> dataset = ImagePairDataset([ImagePair("coffee", path, path)])
+    >>> bool((dataset[0]["mu"] == dataset[0]["reference"]).all())
+    True
+    """
+
+    def __init__(self, pairs: Sequence[ImagePair]) -> None:
+        if not pairs:
+            raise ValueError("pairs is empty; accepted: at least one pair.")
+        self.weather, self.seed = None, 0
+        self.volumes, self.refused = [], []
+        self._clean: list[Path] = []
+        for pair in pairs:
+            with self._naming_refused():
+                photograph, clean = read_image(pair.degraded), read_image(pair.clean)
+                if photograph.data.shape != clean.data.shape:
+                    sizes = " and ".join(f"{p.data.shape[2]} x {p.data.shape[1]}" for p in (photograph, clean))
+                    raise ImageFileError(
+                        f"{pair.degraded}: it and {pair.clean} have {sizes} pixels; accepted: one size."
+                    )
+                self.volumes.append(_describe(pair.degraded, photograph, False, "photograph with a clean one"))
+                self._clean.append(pair.clean)
+        if not self.volumes:
+            self.check_refused()
+
+    def _images(self, index: int) -> dict[str, Any]:
+        degraded, clean = read_image(self.volumes[index].path), read_image(self._clean[index])
+        return {"mu": torch.from_numpy(degraded.data), "reference": torch.from_numpy(clean.data)}
+
+
+def _describe(
+    path: Path, photograph: Photograph, synthetic: bool, origin: str, warnings: Sequence[str] = ()
+) -> InputVolume:
+    rows, columns = photograph.data.shape[1:]
+    return InputVolume(
+        path=path,
+        stem=path.stem,
+        kind="image",
+        shape=(rows, columns, 1),
+        slices=(0,),
+        skipped=(),
+        affine=np.eye(4),
+        header=None,
+        simulated=synthetic,
+        coils=1,
+        has_truth=origin != "photograph",
+        kept_band=(1.0, 1.0),
+        attributes={"bits": photograph.bits, "icc_profile": photograph.icc_profile},
+        origin=origin,
+        warnings=(*warnings, *photograph.remarks),
+    )

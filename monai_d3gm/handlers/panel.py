@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from monai_d3gm.data.datasets import InputVolume
 from monai_d3gm.data.files import atomic_path
 from monai_d3gm.engines.restoration import METHOD, RestoredVolume
-from monai_d3gm.metrics import evaluate_images
+from monai_d3gm.metrics import evaluate_images, psnr
 
 __all__ = ["save_panel", "slice_view"]
 
 _HEIGHT = 3.2
 _WINDOW = 99.8
+_LARGEST = 1024
+"""Photographs are drawn with every n-th pixel, at most this many along a side."""
 _SIDES = {
     "left": (0.03, 0.5, "left", "center"),
     "right": (0.97, 0.5, "right", "center"),
@@ -35,33 +37,37 @@ def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: 
     The images share one grey scale; error (the magnitude of the difference to the truth) and standard deviation each
     have a colour bar in the file's units. Pixels have their physical aspect. Slices of NIfTI volumes are drawn in
     radiological orientation, with the letters of the sides; k-space files hold none and are drawn as they are stored.
+    Photographs are drawn in colour, their maps as the root mean square over the channels.
 
     Raises:
         OutputError: the file cannot be written, or is there already and ``overwrite`` is False.
     """
     index = len(volume.source.slices) // 2
     view, aspect, letters = slice_view(volume.source)
-    shown = {volume.degraded: volume.images[volume.degraded][index], METHOD: volume.images[METHOD][index]}
+    images = {volume.degraded: volume.images[volume.degraded][index], METHOD: volume.images[METHOD][index]}
+    if volume.reference is not None:
+        images["truth"] = volume.reference[index]
+    titles = {name: name + _psnr(image, images.get("truth")) for name, image in images.items()}
+    shown = {name: view(image) for name, image in images.items()}
     maps = {}
     if volume.reference is not None:
-        shown["truth"] = volume.reference[index]
-        maps["error"] = np.abs(volume.images[METHOD][index] - volume.reference[index])
+        maps["error"] = _size(shown[METHOD] - shown["truth"])
     if volume.std is not None:
-        maps["standard deviation"] = volume.std[index]
+        maps["standard deviation"] = _size(view(volume.std[index]))
 
-    rows, columns = view(shown[METHOD]).shape
+    rows, columns = shown[METHOD].shape[:2]
     width = _HEIGHT * columns / (rows * aspect)
     figure = Figure(figsize=(width * len(shown) + (width + 0.9) * len(maps), _HEIGHT + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(shown) + len(maps), squeeze=False)[0]
     top = float(np.percentile(shown.get("truth", shown[METHOD]), _WINDOW)) or 1.0
     for axis, (name, image) in zip(axes, shown.items(), strict=False):
-        axis.imshow(view(image), cmap="gray", vmin=0.0, vmax=top, aspect=aspect, interpolation="nearest")
-        axis.set_title(name + _psnr(image, shown.get("truth")), fontsize=9)
+        axis.imshow(image, cmap="gray", vmin=0.0, vmax=top, aspect=aspect, interpolation="nearest")
+        axis.set_title(titles[name], fontsize=9)
         _frame(axis)
     for axis, (name, image) in zip(axes[len(shown) :], maps.items(), strict=True):
         limit = float(np.percentile(image, _WINDOW)) or 1.0
-        drawn = axis.imshow(view(image), cmap="inferno", vmin=0.0, vmax=limit, aspect=aspect, interpolation="nearest")
+        drawn = axis.imshow(image, cmap="inferno", vmin=0.0, vmax=limit, aspect=aspect, interpolation="nearest")
         axis.set_title(name, fontsize=9)
         _frame(axis)
         figure.colorbar(drawn, ax=axis, fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
@@ -69,17 +75,26 @@ def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: 
         x, y, horizontal, vertical = _SIDES[side]
         place = {"transform": axes[0].transAxes, "ha": horizontal, "va": vertical}
         axes[0].text(x, y, letter, color="yellow", fontsize=8, **place)
-    title = f"{volume.source.path.name}, slice {volume.source.slices[index]}"
-    figure.suptitle(title + (" (simulated k-space)" if volume.source.simulated else ""), fontsize=9)
+    photograph = volume.source.kind == "image"
+    title = volume.source.path.name + ("" if photograph else f", slice {volume.source.slices[index]}")
+    simulated = f" ({volume.source.origin})" if photograph else " (simulated k-space)"
+    figure.suptitle(title + (simulated if volume.source.simulated else ""), fontsize=9)
     with atomic_path(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def _psnr(image: NDArray[np.float32], truth: NDArray[np.float32] | None) -> str:
     """The figure in a title, where there is one to give."""
-    if truth is None or truth is image or min(truth.shape) < 7 or truth.max() <= 0:
+    if truth is None or truth is image or min(truth.shape[:2]) < 7 or truth.max() <= 0:
         return ""
+    if truth.ndim == 3:
+        return f"\nPSNR (RGB) {psnr(image, truth):.2f} dB"
     return f"\nPSNR {evaluate_images(image, truth)['psnr/slice/whole']:.2f} dB"
+
+
+def _size(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The magnitude of a map (h, w), the root mean square over the channels of (h, w, 3)."""
+    return np.abs(image) if image.ndim == 2 else np.sqrt(np.mean(np.square(image), axis=-1))
 
 
 def _frame(axis: Axes) -> None:
@@ -97,6 +112,9 @@ def slice_view(
         letters of the patient's sides (R, L, A, P, S, I), by the picture's side, none where they are not known.
     """
     spacing = np.linalg.norm(source.affine[:3, :2], axis=0)
+    if source.kind == "image":
+        every = -(-max(source.shape) // _LARGEST)
+        return (lambda image: image[::every, ::every]), 1.0, {}
     if source.kind == "kspace":
         return (lambda image: image), float(spacing[0] / spacing[1]), {}
     world, signs = nibabel.io_orientation(source.affine)[:2].T

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from monai_d3gm.data.datasets import InputVolume
 from monai_d3gm.data.fastmri import write_submission
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
+from monai_d3gm.data.images import write_image, write_map
 from monai_d3gm.data.nifti import write_volume
 from monai_d3gm.engines.restoration import METHOD, RestorationEvents, RestoredVolume
 from monai_d3gm.handlers.panel import save_panel
@@ -46,7 +47,7 @@ Figures = dict[str, dict[str, float]]
 FORMATS = ("same", "nifti")
 """In which format a restored volume can be written."""
 
-_PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image")
+_PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image", "pillow")
 _KINDS = [(protocol, region) for protocol in PROTOCOLS for region in ("whole", "foreground")]
 _KINDS += [(protocol, "whole") for protocol in COLOUR_PROTOCOLS]
 _CAPTION = (
@@ -79,7 +80,9 @@ class VolumeWriter:
     For an input ``name.nii.gz`` or ``name.h5`` these are ``name_restored.nii.gz``, ``name_std.nii.gz`` where several
     samples were drawn, ``name_panel.png`` and, if asked for, ``name.h5`` in fastMRI's submission format for k-space
     files. For a DICOM series they are a derived series in the folder ``name_restored``, the parametric map
-    ``name_std.dcm``, and the picture. Each is written whole or not at all; the folder is made with the first.
+    ``name_std.dcm``, and the picture. For a photograph they are ``name_restored.png``, or ``.tif`` for a TIFF, of as
+    many bits and with the same ICC profile, ``name_std.tif`` with the standard deviation of red, green and blue as
+    float32, and the picture. Each is written whole or not at all; the folder is made with the first.
 
     Args:
         output_dir: where to.
@@ -124,6 +127,9 @@ class VolumeWriter:
         volume: RestoredVolume = engine.state.volume
         source = volume.source
         folder = writable_folder(self.folder)
+        if source.kind == "image":
+            self._write_photograph(folder, volume)
+            return
         restored = volume.as_volume(volume.images[METHOD])
         std = None if volume.std is None else volume.as_volume(volume.std)
         for kind, data in (("restored", restored), ("std", std)):
@@ -137,6 +143,17 @@ class VolumeWriter:
         save_panel(folder / self._name(source, "panel"), volume, overwrite=self.overwrite)
         if self._submits(source):
             write_submission(folder / f"{source.stem}.h5", np.moveaxis(restored, -1, 0), overwrite=self.overwrite)
+
+    def _write_photograph(self, folder: Path, volume: RestoredVolume) -> None:
+        source = volume.source
+        paths = {kind: folder / self._name(source, kind) for kind in ("restored", "std", "panel")}
+        if volume.std is None:
+            paths["std"].unlink(missing_ok=True)
+        else:
+            write_map(paths["std"], volume.std[0], overwrite=self.overwrite)
+        image = np.moveaxis(volume.images[METHOD][0], -1, 0)
+        write_image(paths["restored"], image, **source.attributes, overwrite=self.overwrite)
+        save_panel(paths["panel"], volume, overwrite=self.overwrite)
 
     def _write_dicom(self, path: Path, kind: str, data: NDArray[np.float32], source: InputVolume) -> None:
         from monai_d3gm.data.dicom import write_parametric_map, write_series  # with the extra "dicom" alone
@@ -153,8 +170,13 @@ class VolumeWriter:
 
     def _name(self, source: InputVolume, kind: str) -> str:
         """The name of the file, or of the folder of a series, that holds this kind of image."""
-        suffix = {"restored": "", "std": ".dcm"} if self._as_dicom(source) else {}
-        return f"{source.stem}_{kind}" + (".png" if kind == "panel" else suffix.get(kind, ".nii.gz"))
+        suffix = {"restored": ".nii.gz", "std": ".nii.gz", "panel": ".png"}
+        if source.kind == "image":
+            tiff = source.path.suffix.lower() in (".tif", ".tiff")
+            suffix |= {"restored": ".tif" if tiff else ".png", "std": ".tif"}
+        elif self._as_dicom(source):
+            suffix |= {"restored": "", "std": ".dcm"}
+        return f"{source.stem}_{kind}{suffix[kind]}"
 
     def _names(self, source: InputVolume) -> list[str]:
         names = [self._name(source, kind) for kind in ("restored", "std", "panel")]
@@ -299,10 +321,10 @@ class MetricsReport:
             "file": source.path.name,
             "protocol": {
                 "data": source.origin,
-                "coils": max(1, source.coils),
+                **({} if source.kind == "image" else {"coils": max(1, source.coils)}),
                 "slices": list(source.slices),
                 "shape": list(source.shape),
-                "figures": "measure/protocol/region; whole image and foreground; see monai_d3gm.metrics.image",
+                "figures": "measure/protocol/region; whole image and foreground; see monai_d3gm.metrics",
             },
             "figures": self.figures.by_input.get(source.stem, {}),
             "warnings": self._remarks(source),

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from monai_d3gm.metrics.conformal import (
+    Bound,
+    Interval,
+    Pixels,
+    fit_bound,
+    fit_interval,
+    leave_one_out,
+    lower_bounds,
+    predicted_figures,
+    volume_scale,
+)
 from monai_d3gm.metrics.detail import (
     SpectrumRatio,
     evaluate_detail,
@@ -11,24 +22,34 @@ from monai_d3gm.metrics.detail import (
     spectrum_ratio_db,
 )
 from monai_d3gm.metrics.image import PROTOCOLS, evaluate_images, foreground_mask
-from monai_d3gm.metrics.photograph import COLOUR_PROTOCOLS, evaluate_photograph, luma
+from monai_d3gm.metrics.photograph import COLOUR_PROTOCOLS, evaluate_photograph, luma, psnr
 from monai_d3gm.metrics.statistics import Summary, format_table, paired_difference, summarise
 
 __all__ = [
     "COLOUR_PROTOCOLS",
     "PROTOCOLS",
+    "Bound",
+    "Interval",
+    "Pixels",
     "SpectrumRatio",
     "Summary",
     "evaluate_detail",
     "evaluate_images",
     "evaluate_photograph",
+    "fit_bound",
+    "fit_interval",
     "foreground_mask",
     "format_table",
     "gmsd",
     "hfen",
+    "leave_one_out",
+    "lower_bounds",
     "luma",
     "paired_difference",
+    "predicted_figures",
+    "psnr",
     "radial_power_spectrum",
     "spectrum_ratio_db",
     "summarise",
+    "volume_scale",
 ]

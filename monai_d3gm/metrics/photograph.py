@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.metrics import structural_similarity
 
-__all__ = ["COLOUR_PROTOCOLS", "evaluate_photograph", "luma"]
+__all__ = ["COLOUR_PROTOCOLS", "evaluate_photograph", "luma", "psnr"]
 
 COLOUR_PROTOCOLS = ("rgb", "y")
 
@@ -27,6 +27,16 @@ def luma(image: ArrayLike) -> NDArray[np.float32]:
     """
     weights = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(255)
     return np.asarray(image, dtype=np.float32) @ weights + np.float32(16 / 255)
+
+
+def psnr(prediction: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """-10 log10 of the mean squared error over all values, in dB; infinite for equal images.
+
+    >>> round(psnr(np.full((2, 2), 0.1, np.float32), np.zeros((2, 2), np.float32)), 4)
+    20.0
+    """
+    error = float(np.mean(np.square(prediction - reference), dtype=np.float64))
+    return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def evaluate_photograph(prediction: ArrayLike, reference: ArrayLike) -> dict[str, float]:
@@ -59,8 +69,7 @@ def evaluate_photograph(prediction: ArrayLike, reference: ArrayLike) -> dict[str
     figures: dict[str, float] = {}
     for protocol in COLOUR_PROTOCOLS:
         p, t = planes[protocol]
-        error = float(np.mean(np.square(p - t, dtype=np.float64)))
-        figures[f"psnr/{protocol}/whole"] = float("inf") if error == 0 else -10 * float(np.log10(error))
+        figures[f"psnr/{protocol}/whole"] = psnr(p, t)
         figures[f"ssim/{protocol}/whole"] = float(np.mean([_ssim(p[..., c], t[..., c]) for c in range(p.shape[2])]))
     return figures
 

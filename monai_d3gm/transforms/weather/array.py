@@ -22,9 +22,14 @@ class SimulateWeather(Randomizable, Transform):
     Args:
         amount: range of the amount, which is drawn uniformly: 0 is light, 1 is heavy.
 
+    Attributes:
+        description: what a reader of the figures is told.
+
     Raises:
         ValueError: ``amount`` is out of range.
     """
+
+    description: str
 
     def __init__(self, amount: Sequence[float] = (0.0, 1.0)) -> None:
         self.amount = functional.check_amount(amount)
@@ -67,6 +72,8 @@ class SimulateRain(SimulateWeather):
     torch.Size([3, 16, 24])
     """
 
+    description = "synthetic rain"
+
     def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
         """Draw rain and add it."""
         rain = functional.draw_rain(generator, generator.uniform(*self.amount))
@@ -80,6 +87,8 @@ class SimulateHaze(SimulateWeather):
     >>> bool(haze(torch.zeros(3, 16, 24)).mean() > 0.2)
     True
     """
+
+    description = "synthetic haze"
 
     def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
         """Draw haze and a depth, and add it."""

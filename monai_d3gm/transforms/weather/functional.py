@@ -176,9 +176,7 @@ def streaks(shape: tuple[int, int], layer: RainLayer, rng: np.random.Generator) 
         count = int(rng.poisson(expected))
         place = tuple(rng.integers(size, size=count) for size in padded)
         np.add.at(drops, place, rng.uniform(1 / 3, 1, size=count).astype(np.float32))
-        streak = _streak(
-            layer.length * rng.uniform(0.9, 1.1), layer.angle + rng.uniform(-2, 2), layer.width, reach
-        )
+        streak = _streak(layer.length * rng.uniform(0.9, 1.1), layer.angle + rng.uniform(-2, 2), layer.width, reach)
         total += fftconvolve(drops, streak, mode="same")[reach:-reach, reach:-reach]
     return layer.opacity * np.clip(total, 0, 1)
 
