@@ -68,10 +68,11 @@ def output_grid(data: NDArray[np.floating], affine: NDArray[np.floating], volume
     name = volume.source.name
     if np.ndim(data) != 3 or not np.size(data) or not np.isfinite(data).all():
         raise DicomError(name, f"data of shape {np.shape(data)}; accepted: three axes of finite numbers.")
-    lps = LPS_TO_RAS @ np.asarray(affine, dtype=np.float64)
+    affine = np.asarray(affine, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not affine[:3, :3].any(axis=0).all():
+        raise DicomError(name, f"affine is {affine.tolist()}; accepted: 4 x 4, from voxels to mm.")
+    lps = LPS_TO_RAS @ affine
     lengths = np.linalg.norm(lps[:3, :3], axis=0)
-    if lps.shape != (4, 4) or not np.isfinite(lps).all() or lengths.min() <= 0:
-        raise DicomError(name, f"affine is {np.asarray(affine).tolist()}; accepted: 4 x 4, from voxels to mm.")
     columns, rows, step = lps[:3, 0] / lengths[0], lps[:3, 1] / lengths[1], lps[:3, 2]
     if abs(columns @ rows) > SAME_ORIENTATION:
         raise DicomError(name, "the first two axes of affine are not perpendicular; DICOM has no such images.")
@@ -84,7 +85,7 @@ def output_grid(data: NDArray[np.floating], affine: NDArray[np.floating], volume
     orientation, spacing = (*columns, *rows), (lengths[1], lengths[0])
     planes = tuple(Plane(tuple(position), orientation, spacing) for position in lps[:3, 3] + offsets)
     distance = abs(float(step @ planes[0].normal))
-    if distance <= 0:
+    if distance <= SAME_ORIENTATION * lengths[2]:
         raise DicomError(name, "the third axis of affine lies in the plane of the slices.")
     thickness = FrameHeader(volume.datasets[0], volume.source.frames[0].number).number("SliceThickness")
     if not same_slices:

@@ -297,29 +297,23 @@ def _set_pixels(dataset: Dataset, stored: _Stored, index: int) -> None:
 @contextmanager
 def _new_folder(target: Path, replaceable: re.Pattern[str], overwrite: bool) -> Iterator[Path]:
     """Yield a temporary folder beside ``target`` that takes its place when the block ends without an error."""
-    entries = []
+    temporary = target.with_name(f".{secrets.token_hex(8)}")
+    old = temporary.with_suffix(".old")
     try:
-        if target.exists():
-            entries = sorted(path.name for path in target.iterdir())
-        temporary = target.with_name(f".{secrets.token_hex(8)}")
+        entries = sorted(path.name for path in target.iterdir()) if target.exists() else []
         others = [name for name in entries if not replaceable.fullmatch(name)]
         if others or (entries and not overwrite):
-            reason = f"holds {others[0]}" if overwrite else "holds files"
-            raise OutputError(f"{target} {reason}; give another folder" + ("." if others else " or allow overwriting."))
+            reason = f"holds {others[0]}; give another folder." if others else "holds files; allow overwriting."
+            raise OutputError(f"{target} {reason}")
         temporary.mkdir()
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
-    try:
         yield temporary
-        old = temporary.with_suffix(".old")
         if target.exists():
             os.replace(target, old)
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            if old.exists():
-                os.replace(old, target)
-            raise
+        os.replace(temporary, target)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
