@@ -374,24 +374,30 @@ def _complete(sampled: NDArray[np.bool_]) -> bool:
     return len(used) == before + after and min(before, after) >= _BALANCE * max(before, after)
 
 
-def _common_lines(path: Path, sampled: NDArray[np.bool_], what: str) -> NDArray[np.bool_]:
-    """The lines sampled in every layer that has any.
+def _common_lines(path: Path, sampled: NDArray[np.bool_], volume: bool) -> NDArray[np.bool_]:
+    """The lines that are sampled in every slice, or in every partition that was encoded.
 
     Args:
         path: the file.
-        sampled: (layers, columns).
-        what: the layers' name.
+        sampled: (slices or partitions, columns).
+        volume: the rows of ``sampled`` are partitions.
 
     Raises:
-        KspaceFileError: the layers differ.
+        KspaceFileError: the lines are not the same in all, or partitions are missing.
     """
-    used = np.flatnonzero(sampled.any(axis=1))
-    different = used[(sampled[used] != sampled[used[0]]).any(axis=1)]
-    if len(different):
+    what, used = "partition" if volume else "slice", np.any(sampled, axis=1)
+    first, *others = np.flatnonzero(used)
+    for other in others:
+        if (sampled[other] != sampled[first]).any():
+            raise KspaceFileError(
+                f"{path}: {what} {other} has other lines than {what} {first}; accepted: the same lines in all."
+            )
+    if volume and not _complete(used):
         raise KspaceFileError(
-            f"{path}: {what} {different[0]} has other lines than {what} {used[0]}; accepted: the same lines in all."
+            f"{path}: {int(used.sum())} of {len(used)} partitions are sampled, with gaps or on one side of the centre; "
+            "accepted: 3-D acquisitions that are fully sampled along kspace_encode_step_2."
         )
-    lines: NDArray[np.bool_] = sampled[used[0]]
+    lines: NDArray[np.bool_] = sampled[first]
     return lines
 
 
@@ -470,13 +476,7 @@ def _check(path: Path, file: h5py.File) -> IsmrmrdFile:
     lines = _sort(path, numbers, used, header.axes, slices[order])
     sampled = np.zeros((z.size if volume else len(slices), y.size), dtype=bool)
     sampled[lines["layer"], lines["column"]] = True
-    phase = _common_lines(path, sampled, "partition" if volume else "slice")
-    partitions: NDArray[np.bool_] = np.any(sampled, axis=1)
-    if volume and not _complete(partitions):
-        raise KspaceFileError(
-            f"{path}: {int(partitions.sum())} of {z.encoded} partitions are sampled, with gaps or on one side of the "
-            "centre; accepted: 3-D acquisitions that are fully sampled along kspace_encode_step_2."
-        )
+    phase = _common_lines(path, sampled, volume)
     whitening, noise_note = _whiten_from(path, table, heads, int(coils[0]))
     notes += [text for text in (note, noise_note) if text is not None]
     for text in notes:
