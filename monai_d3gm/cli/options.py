@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import pydoc
 import sys
 import traceback
@@ -41,6 +42,7 @@ __all__ = [
 # written here once more, so that the command line is parsed without torch
 MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 AXES = ("phase", "frequency")
+PLANES = ("in", "through")
 FORMATS = ("same", "nifti")
 
 
@@ -65,9 +67,19 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("axis", "axis", {"choices": AXES, "help": f"undersampled axis: {' or '.join(AXES)}"}),
     ("snr", "snr", {"type": float, "help": "signal to noise of simulated k-space"}),
     ("noise-std", "noise_std", {"type": float, "help": "noise of the measurement, in the file's units"}),
-    ("factor", "factor", {"type": float, "help": "how many times finer the voxels become"}),
+    ("factor", "factor", {"type": int, "help": "how many times finer the voxels become"}),
+    ("plane", "plane", {"choices": PLANES, "help": f"where they do, within slices or across: {' or '.join(PLANES)}"}),
+    ("degradation", "degradation", {"help": "how resolution is or was lost: truncation, blocks or kernel"}),
+    ("frame", "frame", {"type": int, "help": "which volume of files that hold several, from 0"}),
     ("format", "format", {"choices": FORMATS, "help": f"of the restored volumes: {' or '.join(FORMATS)}"}),
 )
+# flag, key, the value that it sets, help
+_SWITCHES = (
+    ("simulate", "simulate", True, "degrade the inputs first, and compare with them"),
+    ("no-baseline", "baseline", False, "make no other baselines than the degraded input"),
+    ("no-progress", "progress", False, "show no progress bars"),
+)
+_FLAGS = {key: f"--{flag}" for flag, key, *_ in (*_OPTIONS, *_SWITCHES)}
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -79,13 +91,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that set keys of a bundle's config; one that is not given leaves its key as the bundle has it."""
     group = parser.add_argument_group("options of the bundle")
     for flag, key, arguments in _OPTIONS:
-        group.add_argument(f"--{flag}", dest=key, default=argparse.SUPPRESS, metavar=flag.upper(), **arguments)
-    group.add_argument(
-        "--no-baseline", dest="baseline", action="store_false", default=argparse.SUPPRESS, help="leave L1-wavelet out"
-    )
-    group.add_argument(
-        "--no-progress", dest="progress", action="store_false", default=argparse.SUPPRESS, help="show no progress bars"
-    )
+        metavar = flag.replace("-", "_").upper()
+        group.add_argument(f"--{flag}", dest=key, default=argparse.SUPPRESS, metavar=metavar, **arguments)
+    for flag, key, value, text in _SWITCHES:
+        group.add_argument(
+            f"--{flag}", dest=key, action="store_const", const=value, default=argparse.SUPPRESS, help=text
+        )
 
 
 def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dict[str, Any]:
@@ -100,12 +111,11 @@ def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dic
         BundleError: the config has no such key.
     """
     known = read_json(root / "configs" / config)
-    flags = {key: f"--{flag}" for flag, key, _ in _OPTIONS} | {"baseline": "--no-baseline", "progress": "--no-progress"}
-    given = {key: value for key, value in vars(arguments).items() if key in flags}
+    given = {key: value for key, value in vars(arguments).items() if key in _FLAGS}
     for key in given:
         if key not in known:
-            accepted = ", ".join(flag for name, flag in flags.items() if name in known)
-            raise BundleError(f"bundle {root.name} has no option {flags[key]}; accepted: {accepted}.")
+            accepted = ", ".join(flag for name, flag in _FLAGS.items() if name in known)
+            raise BundleError(f"bundle {root.name} has no option {_FLAGS[key]}; accepted: {accepted}.")
     return given
 
 
@@ -165,8 +175,18 @@ def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> Confi
     """
     from monai.bundle import ConfigWorkflow
 
+    _keep_stdout_for_results()
     file = str(root / "configs" / config)
     return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": root, **settings})
+
+
+def _keep_stdout_for_results() -> None:
+    """Send to stderr what MONAI logs on stdout, but for a line with each workflow."""
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)
+    for logger in logging.root.manager.loggerDict.values():
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stdout__:
+                handler.setStream(sys.stderr)
 
 
 def run_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from monai_d3gm.cli import restore as module
 from monai_d3gm.cli.main import main
 from monai_d3gm.data import write_kspace
 
+COMMAND = Path(sys.executable).with_name("d3gm")
 FAST = ("--steps", "1", "--samples", "1", "--no-baseline", "--device", "cpu")
 NAMES = ("metrics.json", "panel.png", "restored.nii.gz")
 
@@ -158,8 +159,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     killed = tmp_path / "killed"
     arguments = ["restore", bundle, tree]
-    command = [str(Path(sys.executable).with_name("d3gm")), *map(str, arguments), str(killed), *FAST]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [COMMAND, *arguments, killed, *FAST], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while not (killed / "a" / "renamed.dat_metrics.json").exists():
             assert process.poll() is None
@@ -251,7 +253,14 @@ def test_a_dry_run_writes_nothing(first: tuple[Run, Path], bundle: Path, tree: P
     assert content(first[1]) == before
 
 
-def test_json_is_all_there_is_on_stdout(bundle: Path, volume: Path, tmp_path: Path) -> None:
+def test_json_is_all_there_is_on_stdout_of_a_process(bundle: Path, volume: Path, tmp_path: Path) -> None:
+    """Libraries that take hold of stdout when they are imported write to stderr."""
+    command = [COMMAND, "restore", bundle, volume, tmp_path / "output", "--dry-run", "--json"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(process.stdout)["counts"] == {"planned": 1}
+
+
+def test_json_is_the_summary(bundle: Path, volume: Path, tmp_path: Path) -> None:
     run = d3gm("restore", bundle, volume, tmp_path / "output", *FAST, "--json")
     assert run.status == 0
     assert json.loads(run.out) == json.loads((tmp_path / "output" / "summary.json").read_text())
