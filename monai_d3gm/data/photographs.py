@@ -286,7 +286,7 @@ def _describe(
         affine=np.eye(4),
         header=None,
         simulated=synthetic,
-        coils=1,
+        coils=0,
         has_truth=origin != "photograph",
         kept_band=(1.0, 1.0),
         attributes={"bits": photograph.bits, "icc_profile": photograph.icc_profile},

@@ -23,6 +23,7 @@ from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.images import write_image, write_map
 from monai_d3gm.data.nifti import write_volume
 from monai_d3gm.engines.restoration import METHOD, RestorationEvents, RestoredVolume
+from monai_d3gm.handlers.calibration import CalibratedUncertainty, TrustCheck
 from monai_d3gm.handlers.panel import save_panel
 from monai_d3gm.metrics import (
     COLOUR_PROTOCOLS,
@@ -46,6 +47,8 @@ Figures = dict[str, dict[str, float]]
 
 FORMATS = ("same", "nifti")
 """In which format a restored volume can be written."""
+
+_LABELS = {"std": "standard deviation", "interval": "half-width of the interval"}
 
 _PACKAGES = ("monai_d3gm", "torch", "monai", "numpy", "fastmri", "sigpy", "nibabel", "h5py", "scikit-image", "pillow")
 _KINDS = [(protocol, region) for protocol in PROTOCOLS for region in ("whole", "foreground")]
@@ -78,10 +81,11 @@ class VolumeWriter:
     """Writes each volume when it is complete: images in the input's geometry, and a picture.
 
     For an input ``name.nii.gz`` or ``name.h5`` these are ``name_restored.nii.gz``, ``name_std.nii.gz`` where several
-    samples were drawn, ``name_panel.png`` and, if asked for, ``name.h5`` in fastMRI's submission format for k-space
-    files. For a DICOM series they are a derived series in the folder ``name_restored``, the parametric map
-    ``name_std.dcm``, and the picture. For a photograph they are ``name_restored.png``, or ``.tif`` for a TIFF, of as
-    many bits and with the same ICC profile, ``name_std.tif`` with the standard deviation of red, green and blue as
+    samples were drawn, ``name_interval.nii.gz`` where a `TrustCheck` attached before gave the intervals' half-width,
+    ``name_panel.png`` and, if asked for, ``name.h5`` in fastMRI's submission format for k-space files. For a DICOM
+    series they are a derived series in the folder ``name_restored``, the parametric maps ``name_std.dcm`` and
+    ``name_interval.dcm``, and the picture. For a photograph they are ``name_restored.png``, or ``.tif`` for a TIFF, of
+    as many bits and with the same ICC profile, ``name_std.tif`` with the standard deviation of red, green and blue as
     float32, and the picture. Each is written whole or not at all; the folder is made with the first.
 
     Args:
@@ -130,19 +134,20 @@ class VolumeWriter:
         if source.kind == "image":
             self._write_photograph(folder, volume)
             return
-        restored = volume.as_volume(volume.images[METHOD])
-        std = None if volume.std is None else volume.as_volume(volume.std)
-        for kind, data in (("restored", restored), ("std", std)):
+        half_width = getattr(engine.state, "uncertainty", CalibratedUncertainty()).half_width
+        images = {"restored": volume.images[METHOD], "std": volume.std, "interval": half_width}
+        for kind, slices in images.items():
             path = folder / self._name(source, kind)
-            if data is None:
+            if slices is None:
                 path.unlink(missing_ok=True)
             elif self._as_dicom(source):
-                self._write_dicom(path, kind, data, source)
+                self._write_dicom(path, kind, volume.as_volume(slices), source)
             else:
-                write_volume(path, data, source.affine, source.header)
+                write_volume(path, volume.as_volume(slices), source.affine, source.header)
         save_panel(folder / self._name(source, "panel"), volume, overwrite=self.overwrite)
         if self._submits(source):
-            write_submission(folder / f"{source.stem}.h5", np.moveaxis(restored, -1, 0), overwrite=self.overwrite)
+            restored = np.moveaxis(volume.as_volume(volume.images[METHOD]), -1, 0)
+            write_submission(folder / f"{source.stem}.h5", restored, overwrite=self.overwrite)
 
     def _write_photograph(self, folder: Path, volume: RestoredVolume) -> None:
         source = volume.source
@@ -159,8 +164,11 @@ class VolumeWriter:
         from monai_d3gm.data.dicom import write_parametric_map, write_series  # with the extra "dicom" alone
 
         assert source.dicom is not None
-        write = write_series if kind == "restored" else write_parametric_map
-        write(path, data, source.affine, source.dicom, provenance=self.provenance, overwrite=self.overwrite)
+        options: dict[str, Any] = {"provenance": self.provenance, "overwrite": self.overwrite}
+        if kind == "restored":
+            write_series(path, data, source.affine, source.dicom, **options)
+        else:
+            write_parametric_map(path, data, source.affine, source.dicom, label=_LABELS[kind], **options)
 
     def _as_dicom(self, source: InputVolume) -> bool:
         return source.kind == "dicom" and self.format == "same"
@@ -170,16 +178,17 @@ class VolumeWriter:
 
     def _name(self, source: InputVolume, kind: str) -> str:
         """The name of the file, or of the folder of a series, that holds this kind of image."""
-        suffix = {"restored": ".nii.gz", "std": ".nii.gz", "panel": ".png"}
+        suffix = {"restored": ".nii.gz", "std": ".nii.gz", "interval": ".nii.gz", "panel": ".png"}
         if source.kind == "image":
             tiff = source.path.suffix.lower() in (".tif", ".tiff")
             suffix |= {"restored": ".tif" if tiff else ".png", "std": ".tif"}
         elif self._as_dicom(source):
-            suffix |= {"restored": "", "std": ".dcm"}
+            suffix |= {"restored": "", "std": ".dcm", "interval": ".dcm"}
         return f"{source.stem}_{kind}{suffix[kind]}"
 
     def _names(self, source: InputVolume) -> list[str]:
-        names = [self._name(source, kind) for kind in ("restored", "std", "panel")]
+        kinds = ("restored", "std", "panel") if source.kind == "image" else ("restored", "std", "interval", "panel")
+        names = [self._name(source, kind) for kind in kinds]
         return names + ([f"{source.stem}.h5"] if self._submits(source) else [])
 
 
@@ -253,6 +262,7 @@ class MetricsReport:
         remarks: warnings that hold for every input.
         overwrite: replace a report that is there.
         report: the report's name.
+        trust: the handler that says how far to trust each volume; attached before this one. None for no such word.
         group_pattern: regular expression with one group that finds an input's contrast in its stem; the report then
             has a summary for each contrast, with differences paired by subject. None for no summary.
         subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
@@ -272,6 +282,7 @@ class MetricsReport:
         remarks: Sequence[str] = (),
         overwrite: bool = False,
         report: str = "metrics.json",
+        trust: TrustCheck | None = None,
         group_pattern: str | None = None,
         subject_pattern: str = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)",
     ) -> None:
@@ -282,6 +293,7 @@ class MetricsReport:
         self.remarks = list(remarks)
         self.overwrite = overwrite
         self.report = report
+        self.trust = trust
         self.group_pattern = group_pattern
         self.subject_pattern = subject_pattern
 
@@ -321,7 +333,7 @@ class MetricsReport:
             "file": source.path.name,
             "protocol": {
                 "data": source.origin,
-                **({} if source.kind == "image" else {"coils": max(1, source.coils)}),
+                **({"coils": source.coils} if source.coils else {}),
                 "slices": list(source.slices),
                 "shape": list(source.shape),
                 "figures": "measure/protocol/region; whole image and foreground; see monai_d3gm.metrics",
@@ -331,6 +343,9 @@ class MetricsReport:
         }
         if source.stem in self.figures.problems:
             entry["warnings"].append(self.figures.problems[source.stem])
+        if self.trust is not None:
+            entry["uncertainty"] = self.trust.reports.get(source.stem, {})
+            entry["warnings"] += self.trust.warnings.get(source.stem, [])
         return entry
 
     def _remarks(self, source: InputVolume) -> list[str]:
