@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,7 @@ class InputVolume:
         affine: (4, 4), from voxels of the volume to write to world in mm; spacing only for fastMRI files.
         header: the NIfTI header, or None.
         simulated: True where k-space is simulated.
-        coils: number of coils.
+        coils: number of coils; 0 where there is no k-space.
         has_truth: a reference image is known.
         kept_band: share of the band kept along rows and columns; below 1 where the input was interpolated.
         attributes: attributes of a fastMRI file.
@@ -95,6 +96,36 @@ class InputVolume:
     origin: str = ""
     warnings: tuple[str, ...] = ()
     dicom: DicomVolume | None = None
+
+
+_CENTRAL = re.compile(r"central:([1-9]\d*)")
+
+
+def check_slices(slices: str | int) -> None:
+    """Raise ValueError unless ``slices`` is "all", a number above 0, or "central:" and such a number.
+
+    >>> check_slices("all"), check_slices("central:60")
+    (None, None)
+    """
+    if isinstance(slices, str):
+        accepted = slices == "all" or _CENTRAL.fullmatch(slices) is not None
+    else:
+        accepted = isinstance(slices, int) and not isinstance(slices, bool) and slices >= 1
+    if not accepted:
+        raise ValueError(f"slices is {slices!r}; accepted: 'all', a number above 0, or such as 'central:60'.")
+
+
+def spread(count: int, wanted: str | int) -> list[int]:
+    """Return which of ``count`` slices are taken: all, the middles of ``wanted`` equal parts, or the central ones.
+
+    >>> spread(10, 2), spread(2, "all"), spread(2, 5), spread(10, "central:4")
+    ([2, 7], [0, 1], [0, 1], [3, 4, 5, 6])
+    """
+    if isinstance(wanted, str):
+        number = count if wanted == "all" else min(int(wanted.removeprefix("central:")), count)
+        return list(range((count - number) // 2, (count - number) // 2 + number))
+    number = min(wanted, count)
+    return [int((i + 0.5) * count / number) for i in range(number)]
 
 
 def _coil_word(coils: int) -> str:
@@ -169,7 +200,7 @@ class KspaceSliceDataset(Dataset):
         coils: of simulated k-space.
         noise_std: of fastMRI files: standard deviation per real and imaginary part in the file's units; None
             estimates it from the ends of the readout, 0.0 trusts the measurement exactly.
-        slices: "all", or how many, evenly spaced.
+        slices: "all", how many, evenly spaced, or such as "central:60".
 
     Raises:
         ValueError: an argument is out of range, or an input cannot be used; the message names it.
@@ -195,14 +226,13 @@ class KspaceSliceDataset(Dataset):
         snr: float = 50.0,
         coils: int = 1,
         noise_std: float | None = None,
-        slices: Literal["all"] | int = "all",
+        slices: str | int = "all",
     ) -> None:
         if mask not in MASK_TYPES:
             raise ValueError(f"mask is {mask!r}; accepted: {', '.join(MASK_TYPES)}.")
         if axis not in AXES:
             raise ValueError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
-        if slices != "all" and (not isinstance(slices, int) or slices < 1):
-            raise ValueError(f"slices is {slices!r}; accepted: 'all' or a number above 0.")
+        check_slices(slices)
         if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
             raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
         self.transposed = axis == "frequency"
@@ -253,11 +283,6 @@ class KspaceSliceDataset(Dataset):
         except ValueError as error:
             raise KspaceFileError(f"{volume.path}: slice {slice_number}: {' '.join(str(error).split())}") from error
 
-    def _choose(self, count: int) -> list[int]:
-        """Numbers of the slices asked for: the middles of equal parts of the volume."""
-        wanted = count if self._wanted == "all" else min(int(self._wanted), count)
-        return [int((i + 0.5) * count / wanted) for i in range(wanted)]
-
     def _check_mask(self, path: Path, rows: int, columns: int) -> None:
         """Fail now, not at the first slice, where no such mask exists for this number of lines."""
         arguments = self._mask_arguments
@@ -283,7 +308,7 @@ class KspaceSliceDataset(Dataset):
             stem=stem_of(file.path),
             kind="kspace",
             shape=(*file.crop, file.num_slices),
-            slices=tuple(self._choose(file.num_slices)),
+            slices=tuple(spread(file.num_slices, self._wanted)),
             skipped=(),
             affine=file.affine,
             header=None,
@@ -313,7 +338,7 @@ class KspaceSliceDataset(Dataset):
             stem=stem_of(path),
             kind="nifti",
             shape=(data.shape[0], data.shape[1], data.shape[2]),
-            slices=tuple(np.flatnonzero(used)[self._choose(int(used.sum()))].tolist()),
+            slices=tuple(np.flatnonzero(used)[spread(int(used.sum()), self._wanted)].tolist()),
             skipped=skipped,
             affine=source.affine if affine is None else affine,
             header=source.header,
