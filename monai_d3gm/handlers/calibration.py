@@ -217,7 +217,7 @@ def _comparable(parameters: Mapping[str, Any]) -> dict[str, Any]:
 class CollectCalibration:
     """Gathers errors, standard deviations and shortfalls of every volume with a truth, by contrast and subject.
 
-    Memory is bounded: of a volume at most 32768 foreground pixels are kept, drawn with a fixed seed.
+    Memory is bounded: of a volume at most 16384 foreground pixels are kept, drawn with a fixed seed.
 
     Args:
         contrast: of all inputs; found in their names if None.

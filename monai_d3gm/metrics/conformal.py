@@ -60,7 +60,7 @@ MIN_BOUND_SUBJECTS = 9
 
 SCALE_PERCENTILE = 99.5
 S0_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-PIXELS_PER_VOLUME = 2**15
+PIXELS_PER_VOLUME = 2**14
 _ROUNDING = 1e-9  # of a cumulative weight, so that k of n equal weights reach the level k / n
 _SMALLEST_DISSIMILARITY = 1e-12
 
@@ -93,7 +93,7 @@ def weighted_quantile(values: ArrayLike, weights: ArrayLike, level: float) -> fl
         raise ValueError(f"level is {level}; above 0 is accepted.")
     if level > 1 + _ROUNDING:
         return math.inf
-    order = np.argsort(flat, kind="stable")
+    order = np.argsort(flat)
     cumulative = np.cumsum(mass[order])
     place = np.searchsorted(cumulative, (level - _ROUNDING) * cumulative[-1])
     return float(flat[order[min(int(place), flat.size - 1)]])
@@ -244,8 +244,10 @@ def covered(interval: Interval, pixels: Pixels) -> float:
 def fit_interval(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> Interval:
     """Fit q and s0; every subject counts the same.
 
-    s0 is the one of a few quantiles of std (1 to 99 %) with which the mean half-width is smallest; q then follows from
-    the coverage.
+    For each of a few quantiles of std (1 to 99 %) as s0, q follows from the coverage. The one with the least mean
+    interval score is taken, a proper score that rewards intervals which are wide where the error is large (Gneiting
+    and Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA 2007); for a half-width w it is
+    2 w + 2 max(e - w, 0) / (1 - coverage), with e = |truth - mean|. Width alone would reward ignoring std.
 
     Args:
         subjects: the pixels of each calibration subject.
@@ -271,13 +273,18 @@ def fit_interval(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> Inter
             raise ValueError(f"subjects[{name!r}] has no foreground pixels; at least one is accepted.")
     pooled = Pixels.join(list(subjects.values()))
     weight = np.concatenate([pixels.weight / pixels.weight.sum() for pixels in subjects.values()])
-    mean_std = float(np.average(pooled.std, weights=weight))
     candidates = {weighted_quantile(pooled.std, weight, level) for level in S0_LEVELS} - {0.0}
     if not candidates:
         raise ValueError("std is 0 at nearly all pixels; the standard deviation of two samples or more is accepted.")
     fits = [(weighted_quantile(pooled.error / (pooled.std + s0), weight, coverage), s0) for s0 in sorted(candidates)]
-    q, s0 = min(fits, key=lambda fit: fit[0] * (mean_std + fit[1]))
+    q, s0 = min(fits, key=lambda fit: _interval_score(fit[0], fit[1], pooled, weight, coverage))
     return Interval(q, s0, coverage, len(subjects), round(sum(pixels.weight.sum() for pixels in subjects.values())))
+
+
+def _interval_score(q: float, s0: float, pixels: Pixels, weight: Array, coverage: float) -> float:
+    half_width = q * (pixels.std + s0)
+    score = 2 * half_width + 2 * np.maximum(pixels.error - half_width, 0) / (1 - coverage)
+    return float(np.average(score, weights=weight))
 
 
 def leave_one_out(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> dict[str, float]:
