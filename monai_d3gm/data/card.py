@@ -67,12 +67,13 @@ STATISTICS: Mapping[str, Statistic] = {
     "foreground_mean": Statistic("foreground's mean over its 99.5th percentile", slack=0.15),
     "foreground_variation": Statistic("foreground's coefficient of variation", slack=0.15),
     "background_level": Statistic("background's median over the foreground's 99.5th percentile", slack=0.1),
-    "spectral_slope": Statistic("slope of the power spectrum", slack=0.75),
-    "fine_detail": Statistic("power of fine detail over that of coarse detail", " dB", slack=4.0),
+    "spectral_slope": Statistic("slope of the power spectrum", slack=1.0),
+    "fine_detail": Statistic("power of fine detail over that of coarse detail", " dB", slack=6.0),
     "snr": Statistic("estimated signal-to-noise ratio", factor=2.0),
 }
-"""The statistics by name. Their slack holds for some twenty volumes of a few protocols: leaving one out gives few
-warnings."""
+"""The statistics by name. With this slack, none of the reconstruction's 30 training volumes is far from the other 29. A
+restored image is smoother than the volumes that a card is made of (at 4-fold acceleration by 0.4 in slope and 2.4 dB in
+fine detail), and their slack allows for it."""
 
 LEVELS = (0.0, 0.05, 0.5, 0.95, 1.0)
 RESIDUAL_FACTOR = 2.0
