@@ -14,8 +14,10 @@ from monai_d3gm.data.fastmri import (
 )
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.images import ImageFileError, read_image, write_image
+from monai_d3gm.data.low_resolution import LowResolutionSliceDataset
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
-from monai_d3gm.data.photographs import ImageDataset, SimulatedWeatherDataset, bundled_photographs
+from monai_d3gm.data.pairs import ImagePair, PairError, find_pairs
+from monai_d3gm.data.photographs import ImageDataset, ImagePairDataset, SimulatedWeatherDataset, bundled_photographs
 from monai_d3gm.data.sampler import ConsecutiveSampler
 from monai_d3gm.data.simulation import SimulatedKspaceDataset
 from monai_d3gm.data.super_resolution import SimulatedLowResolutionDataset
@@ -25,15 +27,19 @@ __all__ = [
     "EncodingHeader",
     "ImageDataset",
     "ImageFileError",
+    "ImagePair",
+    "ImagePairDataset",
     "InputVolume",
     "KspaceFile",
     "KspaceFileError",
     "KspaceSliceDataset",
+    "LowResolutionSliceDataset",
     "OutputError",
     "SimulatedKspaceDataset",
     "SimulatedWeatherDataset",
     "SimulatedLowResolutionDataset",
     "Volume",
+    "PairError",
     "VolumeBatchSampler",
     "VolumeFileError",
     "atomic_path",
@@ -41,6 +47,7 @@ __all__ = [
     "bundled_photographs",
     "collate_slices",
     "find_inputs",
+    "find_pairs",
     "open_kspace",
     "read_image",
     "read_magnitude",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from monai_d3gm.engines.prepare import D3GMPrepareBatch, RegressionPrepareBatch, kspace_consistency
+from monai_d3gm.engines.prepare import (
+    D3GMPrepareBatch,
+    RegressionPrepareBatch,
+    downsampling_consistency,
+    kspace_consistency,
+)
 from monai_d3gm.engines.restoration import (
     KSPACE_BASELINES,
     RestorationEvaluator,
@@ -11,7 +16,6 @@ from monai_d3gm.engines.restoration import (
     batch_image,
     magnitude,
     nonnegative,
-    photograph,
 )
 
 __all__ = [
@@ -22,8 +26,8 @@ __all__ = [
     "RestorationEvents",
     "RestoredVolume",
     "batch_image",
+    "downsampling_consistency",
     "kspace_consistency",
     "magnitude",
     "nonnegative",
-    "photograph",
 ]

@@ -9,11 +9,11 @@ import torch
 from monai.engines import DiffusionPrepareBatch
 from torch import Tensor
 
-from monai_d3gm.consistency import KspaceConsistency
+from monai_d3gm.consistency import DownsamplingConsistency, KspaceConsistency
 from monai_d3gm.inferers import linear_part
 from monai_d3gm.networks.schedulers import D3GMScheduler
 
-__all__ = ["D3GMPrepareBatch", "RegressionPrepareBatch", "kspace_consistency"]
+__all__ = ["D3GMPrepareBatch", "RegressionPrepareBatch", "downsampling_consistency", "kspace_consistency"]
 
 
 def kspace_consistency(batch: Mapping[str, Any], device: torch.device | str | None = None) -> KspaceConsistency:
@@ -34,6 +34,27 @@ def kspace_consistency(batch: Mapping[str, Any], device: torch.device | str | No
         kspace.to(device),
         mask.to(device),
         None if maps is None else maps.to(device),
+        noise_std=batch.get("noise_std", 0.0),
+    )
+
+
+def downsampling_consistency(
+    batch: Mapping[str, Any], device: torch.device | str | None = None
+) -> DownsamplingConsistency:
+    """The measurement of a batch with ``low_resolution``, ``factor`` and, where present, ``kernel``, ``noise_std``.
+
+    The slices of a batch share their factor and their kernel, as those of one volume do.
+
+    Example:
+        >>> batch = {"low_resolution": torch.ones(2, 1, 4, 4), "factor": [(1, 2), (1, 2)]}
+        >>> downsampling_consistency(batch).image_shape
+        (1, 4, 8)
+    """
+    kernel = batch.get("kernel")
+    return DownsamplingConsistency(
+        batch["low_resolution"].to(device),
+        tuple(batch["factor"][0]),
+        kernel=None if kernel is None else kernel[0].to(device),
         noise_std=batch.get("noise_std", 0.0),
     )
 

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,7 +41,7 @@ def pair(factor: int | Sequence[int]) -> tuple[int, int]:
     >>> pair(2), pair((1, 3))
     ((2, 2), (1, 3))
     """
-    factors = (factor, factor) if isinstance(factor, int) else tuple(factor)
+    factors = tuple(factor) if isinstance(factor, Sequence) else (factor, factor)
     if len(factors) != 2 or any(isinstance(f, bool) or not isinstance(f, int) or f < 1 for f in factors):
         raise ValueError(f"factor is {factor}; accepted: an integer of at least 1, or two of them.")
     return factors[0], factors[1]
@@ -96,7 +95,8 @@ def upsample(
     """Interpolate an image of lower resolution on the fine grid; where ``blocks`` says, as in the module's text.
 
     ``sinc`` is trigonometric: zeros around the k-space, which is the adjoint of the truncation times the factors. The
-    image is periodic to it. ``bicubic`` is cubic convolution (Keys 1981, a = -0.75), beyond the border the last value.
+    image is periodic to it. ``bicubic`` is cubic convolution with a = -1/2 (Keys, IEEE TASSP 29, 1981), which keeps
+    linear functions, as torch's a = -3/4 does not; beyond the border the last value.
 
     Args:
         low_resolution: real (..., h, w).
@@ -123,12 +123,9 @@ def upsample(
         if blocks:
             for dim, f in zip((-2, -1), factors, strict=True):
                 image = _shift(image, dim, (f - 1) / 2)
-    elif blocks:
-        image = F.interpolate(low, fine, mode="bicubic", align_corners=False)
     else:
-        # With aligned corners n + 1 pixels span f n intervals: one more at the end puts pixel i exactly on f i.
-        longer = F.pad(low, (0, 1, 0, 1), mode="replicate")
-        image = F.interpolate(longer, [n + 1 for n in fine], mode="bicubic", align_corners=True)[..., :-1, :-1]
+        rows, columns = (_cubic_matrix(n, f, blocks).to(low) for n, f in zip(low.shape[-2:], factors, strict=True))
+        image = rows @ low @ columns.mT
     return image.reshape(*low_resolution.shape[:-2], *fine)
 
 
@@ -140,8 +137,17 @@ def _shift(image: Tensor, dim: int, pixels: float) -> Tensor:
     return torch.fft.irfft(torch.fft.rfft(image, dim=dim) * phase, n=size, dim=dim)
 
 
+def _cubic_matrix(n: int, factor: int, blocks: bool) -> Tensor:
+    """Cubic convolution from n pixels to f n, with a = -1/2: 1 - 5/2 d^2 + 3/2 d^3 to d = 1, then to 2 what follows."""
+    place = (torch.arange(n * factor, dtype=torch.float64) - ((factor - 1) / 2 if blocks else 0)) / factor
+    pixel = place.floor()[:, None] + torch.arange(-1, 3)
+    d = (place[:, None] - pixel).abs()
+    weight = torch.where(d <= 1, 1 - 2.5 * d**2 + 1.5 * d**3, 2 - 4 * d + 2.5 * d**2 - 0.5 * d**3)
+    return torch.zeros(n * factor, n, dtype=torch.float64).scatter_add(1, pixel.long().clamp(0, n - 1), weight)
+
+
 def low_resolution_affine(
-    affine: NDArray[np.floating], factors: Sequence[int], *, blocks: bool = False
+    affine: NDArray[np.floating], factors: Sequence[float], *, blocks: bool = False
 ) -> NDArray[np.float64]:
     """Return the affine (4, 4), voxels to mm, of the low-resolution volume whose fine volume has ``affine``.
 
@@ -157,7 +163,7 @@ def low_resolution_affine(
 
 
 def high_resolution_affine(
-    affine: NDArray[np.floating], factors: Sequence[int], *, blocks: bool = False
+    affine: NDArray[np.floating], factors: Sequence[float], *, blocks: bool = False
 ) -> NDArray[np.float64]:
     """Return the affine (4, 4) of the fine volume: the inverse of `low_resolution_affine`.
 
@@ -167,7 +173,7 @@ def high_resolution_affine(
     return np.asarray(affine, dtype=np.float64) @ np.linalg.inv(_coarse_to_fine(factors, blocks))
 
 
-def _coarse_to_fine(factors: Sequence[int], blocks: bool) -> NDArray[np.float64]:
+def _coarse_to_fine(factors: Sequence[float], blocks: bool) -> NDArray[np.float64]:
     """The matrix from coarse voxel indices to fine ones."""
     matrix = np.diag([*map(float, factors), 1.0])
     if blocks:
