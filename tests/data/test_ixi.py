@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
-from small_bundle import BUNDLE, SMALL, Run
+from small_bundle import BUNDLE, SMALL, Run, magnitude
 
 from monai_d3gm.data.ixi import MANIFEST, IxiError, find_ixi, ixi_paths, ixi_split, parse_name
 from monai_d3gm.data.pictures import Pictures
@@ -21,10 +21,10 @@ SPLITS = {"train": 129, "validation": 18, "test": 37, "test_guys": 30, "test_iop
 """7:1:2 of 184, rounded, and 30 of each of the other sites."""
 
 
-def write_ixi(folder: Path, counts: dict[str, int], shape: tuple[int, int, int] = (6, 5, 62)) -> Path:
-    """T2 volumes whose values are their slices' numbers plus 100, with names like IXI's."""
+def write_ixi(folder: Path, counts: dict[str, int], data: np.ndarray | None = None) -> Path:
+    """T2 volumes with names like IXI's; of their 62 slices the values are the numbers plus 100, unless given."""
     (folder / "IXI-T2").mkdir(parents=True)
-    data = np.broadcast_to(np.arange(100, shape[2] + 100, dtype=np.int16), shape)
+    data = np.broadcast_to(np.arange(100, 162, dtype=np.int16), (6, 5, 62)) if data is None else data
     content = nibabel.Nifti1Image(data, np.diag([0.9375, 0.9375, 1.25, 1])).to_bytes()
     number = 2
     for site, count in counts.items():
@@ -118,7 +118,7 @@ def test_folders_that_do_not_hold_enough(tmp_path: Path) -> None:
         ixi_split(tmp_path / "none")
     with pytest.raises(IxiError, match="no T2 volume"):
         ixi_split(tmp_path)
-    few = write_ixi(tmp_path / "few", {**COUNTS, "HH": 183}, (2, 2, 2))
+    few = write_ixi(tmp_path / "few", {**COUNTS, "HH": 183})
     with pytest.raises(
         IxiError, match="183 subjects of HH with a T2 volume; the splits train, validation, test need 184"
     ):
@@ -159,45 +159,60 @@ def test_bad_manifests(ixi: Path, tmp_path: Path, spoil: Callable[[Path], object
         ixi_split(ixi, tmp_path / "split.json")
 
 
-def test_the_recipe_trains_on_the_papers_split(tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:
-    """A few steps of a small network on a folder of IXI's shape: the paper's schedule, its factor, its slices."""
-    folder = write_ixi(tmp_path / "ixi", COUNTS, (24, 20, 62))
-    files = [str(BUNDLE.parent / "mri_sr" / "configs" / name) for name in ("train.json", "ixi_train.json")]
-    settings = {
-        "config_file": files,
-        "bundle_root": tmp_path,
-        "dataset_dir": folder,
-        "output_dir": tmp_path / "out",
-        "max_epochs": 1,
-        "epoch_length": 2,
-        "batch_size": 2,
-        "train_dataset::patch": 32,
-        "amp": "$None",
-        **{f"network_def::{name}": value for name, value in SMALL.items()},
-    }
-    ended = monai_bundle("run", *(part for name, value in settings.items() for part in (f"--{name}", value)))
-    assert ended.status == 0, ended.err
-    assert (tmp_path / "out" / "last.pt").is_file()
+def command(monai_bundle: Callable[..., Run], kind: str, **settings: object) -> Run:
+    """Run the recipe's ``train`` or ``evaluate`` with a small network."""
+    changes = {f"network_def::{name}": value for name, value in SMALL.items()}
+    settings = {"config_file": recipe(kind), **changes, **settings}
+    return monai_bundle("run", *(part for name, value in settings.items() for part in (f"--{name}", value)))
 
-    parser = ConfigParser(ConfigParser.load_config_files(files))
-    parser["bundle_root"], parser["dataset_dir"] = str(tmp_path), str(folder)
-    process = parser.get_parsed_content("process").config()
-    assert (process["schedule"], process["tau"]) == ("cosine_nichol", 2.0)
-    assert process["stationary_std"] == pytest.approx(10 / 255)
-    assert "129 subjects of HH, central 60 slices" in parser.get_parsed_content("training")["data"]
-    dataset = parser.get_parsed_content("train_dataset")
-    items = [dataset[index] for index in range(8)]
-    assert {tuple(item["factor"].tolist()) for item in items} == {(4, 4)}
-    assert {item["degradation"] for item in items} == {"truncation"}
-    train = {file.path.name.split(".")[0] for file in ixi_split(folder)["train"]}
-    assert {item["key"].split(":")[0] for item in items} <= train
+
+def recipe(kind: str) -> list[str]:
+    return [str(BUNDLE.parent / "mri_sr" / "configs" / f"{prefix}{kind}.json") for prefix in ("", "ixi_")]
+
+
+def test_the_recipe_trains_and_evaluates(tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:
+    """A few steps on a folder of IXI's shape; then every subject of a site that was not trained on."""
+    folder = write_ixi(tmp_path / "ixi", COUNTS, magnitude(24, 20, 62))
+    output = tmp_path / "train"
+    steps = {"max_epochs": 1, "epoch_length": 2, "batch_size": 2, "validation_interval": 1, "amp": "$None"}
+    training = {"dataset_dir": folder, "output_dir": output, "train_dataset::patch": 32}
+    ended = command(monai_bundle, "train", **training, **steps)
+    assert ended.status == 0, ended.err
+
+    few = {"slices": "central:1", "num_inference_steps": 1, "num_samples": 1, "baseline": "False"}
+    evaluation = {"dataset_dir": folder, "split": "test_guys", "weights": output / "model.pt"}
+    ended = command(monai_bundle, "evaluate", **evaluation, **few, output_dir=tmp_path / "figures")
+    assert ended.status == 0, ended.err
+    report = json.loads((tmp_path / "figures" / "metrics.json").read_text())
+    assert set(report["inputs"]) == {file.path.name.split(".")[0] for file in ixi_split(folder)["test_guys"]}
+    assert {tuple(entry["protocol"]["slices"]) for entry in report["inputs"].values()} == {(30,)}
+    assert report["parameters"]["split"] == "test_guys" and report["parameters"]["factor"] == 4
+
+
+def test_the_recipe_is_the_papers(ixi: Path, tmp_path: Path) -> None:
+    """Its schedule, its factor, and the central slices of the subjects it trains on."""
+    for kind in ("train", "evaluate"):
+        parser = ConfigParser(ConfigParser.load_config_files(recipe(kind)))
+        parser["bundle_root"], parser["dataset_dir"] = str(tmp_path), str(ixi)
+        process = parser.get_parsed_content("process").config()
+        assert (process["schedule"], process["tau"]) == ("cosine_nichol", 2.0)
+        assert process["stationary_std"] == pytest.approx(10 / 255)
+        if kind == "evaluate":
+            assert parser.get_parsed_content("inputs") == ixi_paths(ixi, "test")
+            assert (parser["slices"], parser["factor"], parser["degradation"]) == ("central:60", 4, "truncation")
+        else:
+            assert "129 subjects of HH, central 60 slices" in parser.get_parsed_content("training")["data"]
+            dataset = parser.get_parsed_content("train_dataset")
+            items = [dataset[index] for index in range(4)]
+            assert {tuple(item["factor"].tolist()) for item in items} == {(4, 4)}
+            assert {item["degradation"] for item in items} == {"truncation"}
+            train = {file.path.name.split(".")[0] for file in ixi_split(ixi)["train"]}
+            assert {item["key"].split(":")[0] for item in items} <= train
+            assert parser.get_parsed_content("validation_inputs") == ixi_paths(ixi, "validation")
 
 
 def test_the_recipe_needs_ixis_folder(tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:
-    configs = BUNDLE.parent / "mri_sr" / "configs"
-    files = [str(configs / "train.json"), str(configs / "ixi_train.json")]
-    arguments = ["--config_file", files, "--bundle_root", tmp_path, "--dataset_dir", tmp_path, "--output_dir", tmp_path]
-    ended = monai_bundle("run", *arguments)
+    ended = command(monai_bundle, "train", dataset_dir=tmp_path, output_dir=tmp_path)
     assert ended.status == 1
     expected = f"error: {tmp_path}: no T2 volume of IXI; accepted: files such as IXI012-HH-1211-T2.nii.gz."
     assert ended.last_line == expected
