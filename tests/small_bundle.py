@@ -18,34 +18,36 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from monai_d3gm.networks.checkpoint import save_checkpoint
 from monai_d3gm.networks.nets import ConditionalNAFNet
-from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import D3GMProcess
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "mri_recon"
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+BUNDLE = BUNDLES / "mri_recon"
 SMALL = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
 
 
-def save_untrained(path: Path, **changes: Any) -> None:
-    """An untrained network's checkpoint for the bundle's scheduler."""
+def save_untrained(path: Path, name: str = "mri_recon", **changes: Any) -> None:
+    """An untrained small network's checkpoint for the scheduler of a bundle's inference.json."""
+    parser = ConfigParser(ConfigParser.load_config_file(BUNDLES / name / "configs" / "inference.json"))
+    definition = {k: v for k, v in parser.get("network_def").items() if k != "_target_"}
     torch.manual_seed(0)
-    network = ConditionalNAFNet(**{"patch_size": 2, **SMALL, **changes})
-    save_checkpoint(path, network, D3GMScheduler(D3GMProcess(tau=2.0), sigma_data=0.11), {}, {"steps": 0})
+    network = ConditionalNAFNet(**{**definition, **SMALL, **changes})
+    save_checkpoint(path, network, parser.get_parsed_content("scheduler"), {}, {"steps": 0})
 
 
-def make_bundle(root: Path) -> Path:
-    """The bundle's configs with a small network, and its untrained weights."""
-    shutil.copytree(BUNDLE / "configs", root / "configs")
-    for name in ("inference", "evaluate"):
-        file = root / "configs" / f"{name}.json"
+def make_bundle(root: Path, name: str = "mri_recon") -> Path:
+    """A bundle's configs with a small network, and its untrained weights."""
+    shutil.copytree(BUNDLES / name / "configs", root / "configs")
+    for kind in ("inference", "evaluate"):
+        file = root / "configs" / f"{kind}.json"
         config = json.loads(file.read_text())
         config["network_def"].update(SMALL)
         config["progress"] = False
         file.write_text(json.dumps(config))
     (root / "models").mkdir()
-    save_untrained(root / "models" / "model.pt")
+    save_untrained(root / "models" / "model.pt", name)
     return root
 
 
