@@ -14,6 +14,8 @@ from monai_d3gm.data.fastmri import (
 )
 from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
 from monai_d3gm.data.images import ImageFileError, read_image, write_image
+from monai_d3gm.data.ismrmrd import IsmrmrdFile, is_ismrmrd, open_ismrmrd
+from monai_d3gm.data.ixi import IxiError, IxiFile, find_ixi, ixi_paths, ixi_split
 from monai_d3gm.data.low_resolution import LowResolutionSliceDataset
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
 from monai_d3gm.data.pairs import ImagePair, PairError, find_pairs
@@ -30,6 +32,9 @@ __all__ = [
     "ImagePair",
     "ImagePairDataset",
     "InputVolume",
+    "IsmrmrdFile",
+    "IxiError",
+    "IxiFile",
     "KspaceFile",
     "KspaceFileError",
     "KspaceSliceDataset",
@@ -47,7 +52,12 @@ __all__ = [
     "bundled_photographs",
     "collate_slices",
     "find_inputs",
+    "find_ixi",
     "find_pairs",
+    "is_ismrmrd",
+    "ixi_paths",
+    "ixi_split",
+    "open_ismrmrd",
     "open_kspace",
     "read_image",
     "read_magnitude",
