@@ -41,11 +41,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, _CONFIG)
+    source = Path(arguments.input).absolute()
     with before_anything():
-        prepare(root, _CONFIG, settings)
+        prepare(root, _CONFIG, settings, source)
     with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()) as printed:
         output = Path(arguments.output or temporary).absolute()
-        paths = {"dataset_dir": Path(arguments.input).absolute(), "output_dir": output}
+        paths = {"dataset_dir": source, "output_dir": output}
         run_workflow(root, _CONFIG, {**settings, **paths, "overwrite": arguments.overwrite, "report": _REPORT})
         report = (output / _REPORT).read_text(encoding="utf-8")
     tables = printed.getvalue()

@@ -76,6 +76,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 # flag, key, the value that it sets, help
 _SWITCHES = (
     ("simulate", "simulate", True, "degrade the inputs first, and compare with them"),
+    ("synthetic", "synthetic", True, "put weather on clean photographs first, and compare with them"),
     ("no-baseline", "baseline", False, "make no other baselines than the degraded input"),
     ("no-progress", "progress", False, "show no progress bars"),
 )
@@ -119,13 +120,14 @@ def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dic
     return given
 
 
-def prepare(root: Path, config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What a run of a bundle is made by, besides its inputs: equal, and so are its results.
 
     Args:
         root: the bundle's folder.
         config: name of the config file.
         settings: keys of the config that the command line sets.
+        folder: where the inputs are.
 
     Returns:
         The package's ``version``, the SHA-256 of the ``config``, of the ``weights`` and of the files beside them (by
@@ -138,7 +140,7 @@ def prepare(root: Path, config: str, settings: Mapping[str, Any]) -> dict[str, A
 
     from monai_d3gm.networks.checkpoint import weights_hash
 
-    parser = make_workflow(root, config, settings).parser
+    parser = make_workflow(root, config, {**settings, "dataset_dir": folder}).parser
     device = parser.get_parsed_content("device")
     try:
         torch.zeros(1, device=device)

@@ -66,6 +66,7 @@ def restore(arguments: argparse.Namespace) -> int:
     from monai_d3gm.cli.results import ResultFolder
     from monai_d3gm.data.inputs import KINDS, find_units
 
+    base = source if source.is_dir() else source.parent
     results = ResultFolder(output, arguments.overwrite)
     with before_anything():
         kinds = accepted_kinds(root, _CONFIG)
@@ -75,10 +76,10 @@ def restore(arguments: argparse.Namespace) -> int:
             accepted = ", ".join(KINDS[kind] for kind in kinds)
             raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {accepted}.")
         results.check()
-        origin = prepare(root, _CONFIG, settings)
+        origin = prepare(root, _CONFIG, settings, base)
     run = _Run(
         root=root,
-        base=source if source.is_dir() else source.parent,
+        base=base,
         results=results,
         settings=settings,
         origin=origin,
