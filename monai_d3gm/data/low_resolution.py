@@ -157,7 +157,7 @@ class LowResolutionSliceDataset(Dataset):
             for mode in ("sinc", "bicubic")
         ]
         self._how = f"{factor} {plane} plane by {degradation}" + (f" at SNR {snr:g}" if simulate else "")
-        self._loaded: tuple[int, NDArray[np.float32], float, float] | None = None
+        self._loaded: tuple[int, NDArray[np.float32], float, float | None] | None = None
         self._sources = _find_sources(inputs, self.kinds)
         self.volumes: list[InputVolume] = [self._describe(self._read(source)) for source in self._sources]
         self._index = [(v, s) for v, volume in enumerate(self.volumes) for s in volume.slices]
@@ -201,8 +201,8 @@ class LowResolutionSliceDataset(Dataset):
             item = upsample(item)
         return item
 
-    def _load(self, number: int) -> tuple[NDArray[np.float32], float, float]:
-        """The volume, its scale and its noise in the file's units; the last one read is kept."""
+    def _load(self, number: int) -> tuple[NDArray[np.float32], float, float | None]:
+        """The volume, its scale and, where measured, its noise in the file's units; the last one read is kept."""
         if self._loaded is None or self._loaded[0] != number:
             volume = self.volumes[number]
             data = self._read(self._sources[number]).data
@@ -210,7 +210,9 @@ class LowResolutionSliceDataset(Dataset):
             surveyed = [used[i] for i in spread(len(used), _SURVEYED)]
             items = [self._slice(f"{volume.stem}:{i}", data, i) for i in surveyed]
             scale = magnitude_scale(torch.stack([item[self._start] for item in items]).abs())
-            noise_std = self.noise_std or estimate_noise([item["low_resolution"][0].numpy() for item in items])
+            noise_std = self.noise_std
+            if noise_std is None and not self.simulate:
+                noise_std = estimate_noise([item["low_resolution"][0].numpy() for item in items])
             self._loaded = (number, data, scale, noise_std)
         return self._loaded[1:]
 
@@ -246,7 +248,9 @@ class LowResolutionSliceDataset(Dataset):
         if self.simulate:
             shape = [n // f * f for n, f in zip(shape, factors, strict=True)]
             if not all(shape):
-                raise ValueError(f"{source.path}: {source.data.shape} voxels are too few to lower the resolution.")
+                raise ValueError(
+                    f"{source.path}: {source.data.shape} voxels are too few for the factor {max(factors)}."
+                )
             notes += ("low resolution was simulated from magnitude images; this is not the restoration of a scan",)
         else:
             shape = [n * f for n, f in zip(shape, factors, strict=True)]
@@ -287,7 +291,7 @@ def estimate_noise(slices: Sequence[NDArray[np.floating]]) -> float:
     1.0
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of the empty median of an image without any detail
+        warnings.simplefilter("ignore")  # of the empty median of an image without detail, and of few columns
         wavelet = np.nanmedian([estimate_sigma(image) for image in slices])
     return max(float(np.nan_to_num(wavelet)), float(np.median([foreground_mean(i) for i in slices])) / _BEST_SNR)
 
