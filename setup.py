@@ -14,7 +14,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/model.pt")
+BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/*.json")
 
 
 def read_version() -> str:

@@ -1,0 +1,292 @@
+"""Quality of the MRI bundles' models on subjects that did not train them, beside the baselines.
+
+    python benchmarks/mri_quality.py mri_recon --conditions 4 8 16 --dataset-dir $D3GM_DATA/mri \
+        --model regression=benchmarks/mri_recon/models/regression.pt --model D3GM=bundles/mri_recon/models/model.pt \
+        --output benchmarks/mri_recon/results/quality.json
+
+A condition is an acceleration for mri_recon (simulated single-coil k-space from magnitude images, random masks, SNR 50)
+and a factor for mri_sr (low resolution simulated from magnitude images, SNR 50). Every slice has the same measurement
+for all methods. A model with half of the input channels is a regression. The sampler is the bundle's (order, eta,
+t_first, t_min of its inference.json) unless a setting or ``--options`` says otherwise. Prints tables and writes one
+JSON with every slice's figures, the machine and the versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from monai_d3gm.bundle import find_bundle_root
+from monai_d3gm.data import KspaceSliceDataset, LowResolutionSliceDataset, VolumeBatchSampler, collate_slices
+from monai_d3gm.data.files import atomic_path
+from monai_d3gm.engines import (
+    KSPACE_BASELINES,
+    batch_image,
+    downsampling_consistency,
+    kspace_consistency,
+    magnitude,
+    nonnegative,
+)
+from monai_d3gm.inferers import RegressionInferer, RestorationInferer
+from monai_d3gm.metrics import (
+    evaluate_images,
+    foreground_mask,
+    format_table,
+    paired_difference,
+    radial_power_spectrum,
+    summarise,
+)
+from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, weights_hash
+from monai_d3gm.networks.nets import ConditionalNAFNet
+
+# split -> subjects of ds002748, patients of open_ms; none of them in training
+SUBJECTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "development": (("22", "33", "40", "47", "50", "58"), ("03",)),
+    "calibration": (("48", "51", "55", "56", "62", "67", "68", "69", "70", "71"), ("09", "19")),
+}
+
+FIGURES = {
+    "psnr/slice/whole": "PSNR",
+    "ssim/slice/whole": "SSIM",
+    "psnr/slice/foreground": "PSNR, foreground",
+    "ssim/slice/foreground": "SSIM, foreground",
+    "nmse/slice/whole": "NMSE",
+}
+
+# consistency: hold the measurement at every step; the rest are arguments of RestorationInferer
+SETTINGS: dict[str, dict[str, Any]] = {
+    "one evaluation": {"num_inference_steps": 1, "consistency": False},
+    "one evaluation, projected": {"num_inference_steps": 1},
+    "mean path": {"num_inference_steps": 5, "temperature": 0.0},
+    "5 evaluations": {"num_inference_steps": 5},
+    "mean of 8, 5 evaluations": {"num_inference_steps": 5, "num_samples": 8},
+    "mean of 8, 100 evaluations": {"num_inference_steps": 100, "num_samples": 8},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the two bundles do not share: the data, the measurement, what a sample shows, and what to compare with."""
+
+    dataset: Callable[..., Any]
+    consistency: Callable[[Mapping[str, Any]], Any]
+    to_image: Callable[[torch.Tensor], torch.Tensor]
+    classical: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]]
+    compared: tuple[str, ...]
+
+
+def _kspace(files: list[Path], condition: float, **options: Any) -> KspaceSliceDataset:
+    return KspaceSliceDataset(files, acceleration=condition, **options)
+
+
+def _low_resolution(files: list[Path], condition: float, **options: Any) -> LowResolutionSliceDataset:
+    return LowResolutionSliceDataset(files, factor=int(condition), simulate=True, **options)
+
+
+TASKS = {
+    "mri_recon": Task(
+        _kspace,
+        kspace_consistency,
+        magnitude,
+        {**KSPACE_BASELINES, "phase-constrained (mu)": lambda batch: magnitude(batch["mu"])},
+        ("zero-filled", "L1-wavelet"),
+    ),
+    "mri_sr": Task(
+        _low_resolution,
+        downsampling_consistency,
+        nonnegative,
+        {name: batch_image(name) for name in ("sinc", "bicubic")},
+        ("sinc", "bicubic"),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", choices=TASKS)
+    parser.add_argument("--dataset-dir", type=Path, default=Path(os.environ.get("D3GM_DATA", ".")) / "mri")
+    parser.add_argument("--split", choices=SUBJECTS, default="development")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--settings", nargs="*", default=["one evaluation, projected", "5 evaluations"])
+    parser.add_argument("--options", default="{}", help="JSON, arguments of RestorationInferer for every setting")
+    parser.add_argument("--data", default="{}", help="JSON, further arguments of the data set, such as degradation")
+    parser.add_argument("--conditions", nargs="+", type=float, required=True, help="accelerations or factors")
+    parser.add_argument("--slices", type=int, default=1, help="slices of each volume")
+    parser.add_argument("--only", default="", help="regular expression: the volumes whose names it is found in")
+    parser.add_argument("--snr", type=float, default=50.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+    task = TASKS[arguments.bundle]
+    subjects, patients = SUBJECTS[arguments.split]
+    files = [arguments.dataset_dir / "ds002748" / f"sub-{subject}_T1w.nii.gz" for subject in subjects]
+    for patient in patients:
+        files += sorted((arguments.dataset_dir / "open_ms").glob(f"patient{patient}_*.nii.gz"))
+    files = [file for file in files if re.search(arguments.only, file.name)]
+    paths = dict(text.split("=", 1) for text in arguments.model)
+    models = {name: _load(path) for name, path in paths.items()}
+    options = _sampler(arguments.bundle) | json.loads(arguments.options)
+    rows: list[dict[str, Any]] = []
+    for condition in arguments.conditions:
+        chosen = {"slices": arguments.slices, "snr": arguments.snr, "seed": arguments.seed}
+        dataset = task.dataset(files, condition, **chosen | json.loads(arguments.data))
+        batches = VolumeBatchSampler(dataset, batch_size=arguments.slices)
+        for volume, indices in zip(dataset.volumes, tqdm(batches, desc=f"{condition:g}x"), strict=True):
+            items = [dataset[i] for i in indices]
+            match = re.match(r"(?:sub-|patient)(\d+).*_([A-Z0-9]+W|T1w|FLAIR)$", volume.stem)
+            assert match is not None
+            about = {"volume": volume.stem, "subject": match[1], "contrast": match[2].upper().replace("T1W", "T1w")}
+            about |= {"condition": condition}
+            for method, images, std in _restore(items, task, models, arguments, options):
+                for k, item in enumerate(items):
+                    reference = item["reference"].numpy()
+                    row = about | {"slice": item["slice"], "method": method}
+                    row |= evaluate_images(images[k], reference, "slice")
+                    if std is not None:
+                        inside = foreground_mask(reference)
+                        row["std"] = float(np.sqrt(np.mean(std[k][inside] ** 2)))
+                    rows.append(row | {"spectrum": radial_power_spectrum(images[k])[1].tolist()})
+
+    _print(rows, task.compared, arguments.markdown)
+    if arguments.output:
+        command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "model")}
+        result = {
+            "command": command | {"sampler": options},
+            "protocol": f"{dataset.volumes[0].origin}; slice protocol",
+            "models": {name: weights_hash(path) for name, path in paths.items()},
+            "machine": {"platform": platform.machine(), "threads": torch.get_num_threads()},
+            "versions": {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__},
+            "rows": rows,
+        }
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(arguments.output) as temporary:
+            temporary.write_text(json.dumps(result))
+
+
+def _sampler(bundle: str) -> dict[str, Any]:
+    """The bundle's own sampler."""
+    config = json.loads((Path(find_bundle_root(bundle)) / "configs" / "inference.json").read_text())
+    return {name: config[name] for name in ("order", "eta", "t_first", "t_min")}
+
+
+def _load(path: str) -> tuple[torch.nn.Module, Any]:
+    state = read_checkpoint(path)["model"]
+    width, channels, patch_size = state["intro.weight"].shape[:3]
+    network = ConditionalNAFNet(
+        in_channels=channels,
+        out_channels=state["outro.weight"].shape[1],
+        width=width,
+        encoder_blocks=(2, 2),
+        middle_blocks=6,
+        decoder_blocks=(2, 2),
+        patch_size=patch_size,
+    ).eval()
+    scheduler = build_scheduler(load_checkpoint(path, network))
+    return network, scheduler
+
+
+def _restore(
+    items: list[dict[str, Any]],
+    task: Task,
+    models: dict[str, Any],
+    arguments: argparse.Namespace,
+    options: dict[str, Any],
+) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """Images (slices, H, W) of each method, with the standard deviation over samples where there is one."""
+    batch = collate_slices(items)
+    mu, consistency = batch["mu"], task.consistency(batch)
+    channels = mu.shape[1]
+
+    def shown(x: torch.Tensor) -> np.ndarray:
+        return task.to_image(x)[:, 0].numpy()
+
+    for name, make in task.classical.items():
+        yield name, make(batch)[:, 0].numpy(), None
+    for name, (network, scheduler) in models.items():
+        if network.in_channels == channels:
+            regression = RegressionInferer(scheduler)
+            bound = consistency.with_prior_std(scheduler.prior_std)
+            yield name, shown(regression.restore(mu, network)), None
+            yield f"{name}, projected", shown(regression.restore(mu, network, bound)), None
+            continue
+        for setting in arguments.settings:
+            chosen = {"batch_size": 4, "seed": arguments.seed, **options, **SETTINGS[setting]}
+            hold = consistency if chosen.pop("consistency", True) else None
+            samples: list[np.ndarray] = []
+
+            def with_image(x: torch.Tensor, seen: list[np.ndarray] = samples) -> torch.Tensor:
+                seen.extend(shown(x))
+                return torch.cat([x, task.to_image(x)], dim=1)
+
+            inferer = RestorationInferer(scheduler, **chosen)
+            mean, std = inferer.moments(mu, network, hold, [item["key"] for item in items], of=with_image)
+            several = inferer.num_samples > 1
+            yield f"{name}: {setting}", shown(mean[:, :channels]), std[:, channels].numpy() if several else None
+            if several:
+                yield f"{name}: {setting}, the first sample", np.stack(samples[: len(mu)]), None
+
+
+def _print(rows: list[dict[str, Any]], compared: tuple[str, ...], markdown: bool) -> None:
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    others = [*compared, *(m for m in methods if m.endswith(", projected") and ":" not in m)]
+    for condition, contrast in itertools.product(*(sorted({r[k] for r in rows}) for k in ("condition", "contrast"))):
+        chosen = [r for r in rows if r["condition"] == condition and r["contrast"] == contrast]
+        table = []
+        for method in methods:
+            line: dict[str, object] = {"method": method}
+            for key, title in FIGURES.items():
+                line[title] = summarise(_values(chosen, method, key)).mean
+            for other in others:
+                if method not in (other, *compared):
+                    gain = paired_difference(_values(chosen, method), _values(chosen, other))
+                    line[f"PSNR less {other}"] = gain.format(2)
+            table.append(line)
+        subjects = len({r["subject"] for r in chosen})
+        print(f"\n{condition:g}x, {contrast}: {subjects} subjects, {len(chosen) // len(methods)} slices\n")
+        print(format_table(table, digits=3, markdown=markdown))
+    for few, many in itertools.permutations([m for m in methods if f"{m}, the first sample" in methods], 2):
+        if "100 evaluations" in many:
+            _compare(rows, few, many)
+
+
+def _values(rows: list[dict[str, Any]], method: str, key: str = "psnr/slice/whole") -> dict[str, list[float]]:
+    """A figure by subject."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == method:
+            values.setdefault(row["subject"], []).append(row[key])
+    return values
+
+
+def _compare(rows: list[dict[str, Any]], few: str, many: str) -> None:
+    """Few evaluations against many, on the same slices and seeds."""
+
+    def of(method: str, key: str) -> np.ndarray:
+        return np.array([row[key] for row in rows if row["method"] == method])
+
+    one = [f"{method}, the first sample" for method in (few, many)]
+    psnr, ssim = ((of(one[0], key) - of(one[1], key)).mean() for key in ("psnr/slice/whole", "ssim/slice/whole"))
+    spread = of(few, "std").mean() / of(many, "std").mean()
+    spectrum = 10 * np.log10(of(one[0], "spectrum").mean(0) / of(one[1], "spectrum").mean(0))
+    print(f"\n{few} against {many}: a sample's PSNR {psnr:+.3f} dB, SSIM {ssim:+.4f}; std over samples x {spread:.3f};")
+    print(f"radial power spectrum {np.array2string(spectrum, precision=2)} dB")
+
+
+if __name__ == "__main__":
+    main()
