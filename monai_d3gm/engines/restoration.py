@@ -37,7 +37,6 @@ __all__ = [
     "batch_image",
     "magnitude",
     "nonnegative",
-    "photograph",
 ]
 
 METHOD = "D3GM"
@@ -66,15 +65,6 @@ def nonnegative(x: Tensor) -> Tensor:
     [0.0, 2.0]
     """
     return x.clamp_min(0)
-
-
-def photograph(x: Tensor) -> Tensor:
-    """Photographs with values in [0, 1], outside which there is nothing to show.
-
-    >>> photograph(torch.tensor([-1.0, 0.5, 2.0])).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    return x.clamp(0, 1)
 
 
 def batch_image(name: str) -> Baseline:
@@ -152,7 +142,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         network: F(x, timesteps, context=None); moved to the device.
         inferer: draws the samples.
         data_consistency: makes the measurement consistency of a batch on a device; None for none.
-        to_image: what is written of a sample, such as `magnitude`.
+        to_image: what is written of a sample, such as `magnitude`; None for the sample itself.
         baselines: by name, what the restoration is compared with; the first is the degraded input itself.
         baseline: also make the other baselines where a truth is known.
         progress: show a progress bar over slices.
@@ -181,7 +171,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         network: nn.Module,
         inferer: RestorationInferer,
         data_consistency: Callable[..., Any] | None = kspace_consistency,
-        to_image: ToImage = magnitude,
+        to_image: ToImage | None = magnitude,
         baselines: Mapping[str, Baseline] = KSPACE_BASELINES,
         baseline: bool = True,
         progress: bool = True,
@@ -228,25 +218,28 @@ class RestorationEvaluator(SupervisedEvaluator):
             self._bar = None
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+        self.state.volume = self.state.output = None  # the one before, which may be large
         if self._bar is None:
             self._bar = tqdm(total=self.num_slices, disable=not self.progress, desc="restoring", unit="slice")
         mu = batchdata["mu"].to(self.state.device)
         channels = mu.shape[1]
         consistency = None if self.data_consistency is None else self.data_consistency(batchdata, self.state.device)
+        to_image = self.to_image
         with self.mode(self.network):
             mean, std = self.restore.moments(
                 mu,
                 self.network,
                 data_consistency=consistency,
                 items=batchdata["key"],
-                of=lambda x: torch.cat([x, self.to_image(x)], dim=1),
+                of=None if to_image is None else lambda x: torch.cat([x, to_image(x)], dim=1),
             )
         if consistency is not None and bool((consistency.noise_std > 0).all()):
             self._residuals += (consistency.residual(mean[:, :channels]).cpu() / consistency.noise_std).tolist()
-        mean, std = mean[:, :channels].cpu(), std[:, channels:].cpu()
+        mean, std = mean[:, :channels].cpu(), std[:, 0 if to_image is None else channels :].cpu()
         known = "reference" in batchdata
         names = [name for number, name in enumerate(self.baselines) if known or number == 0]
-        images = {name: self.baselines[name](batchdata) for name in names} | {METHOD: self.to_image(mean)}
+        images = {name: self.baselines[name](batchdata) for name in names}
+        images[METHOD] = mean if to_image is None else to_image(mean)
         if self.restore.num_samples > 1:
             images["std"] = std
         if known:
@@ -262,7 +255,7 @@ class RestorationEvaluator(SupervisedEvaluator):
 
     def _finish(self, source: InputVolume) -> None:
         """Give the volume to the handlers."""
-        stacks = {name: np.stack([one[name] for one in self._slices]) for name in self._slices[0]}
+        stacks = {name: np.stack([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
         residual = np.array(self._residuals, dtype=np.float32) if self._residuals else None
         self._slices, self._residuals = [], []
         std, reference = stacks.pop("std", None), stacks.pop("reference", None)

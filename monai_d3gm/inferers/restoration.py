@@ -204,9 +204,11 @@ class RestorationInferer(Inferer):
                 squares = torch.zeros_like(mean)
             for index, image in zip(indices, images, strict=True):
                 count[index] += 1
-                deviation = image - mean[index]
-                mean[index] += deviation / count[index]
-                squares[index] += deviation * (image - mean[index])
+                for value, average, square in zip(image, mean[index], squares[index], strict=True):
+                    # channel by channel: the differences of a large photograph take as much memory as it does
+                    deviation = value - average
+                    average += deviation / count[index]
+                    square += deviation * (value - average)
         assert mean is not None
         std = (squares / max(self.num_samples - 1, 1)).sqrt()
         if volume:
@@ -245,7 +247,7 @@ class RestorationInferer(Inferer):
                 try:
                     images = sample(
                         denoise,
-                        mu[indices],
+                        mu if indices == list(range(len(mu))) else mu[indices],  # without a copy where it is all
                         self.scheduler.process,
                         times=self.times,
                         start=self.start,
@@ -288,15 +290,15 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
         sizes = (roi_size,) * len(extent) if isinstance(roi_size, int) else tuple(roi_size)
         if len(sizes) != len(extent):
             raise ValueError(f"roi_size is {sizes}; the images have {len(extent)} spatial axes")
-        joined = pad_to_multiple(torch.cat([x_t, mu], dim=1), multiple)
-        roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, joined.shape[2:], strict=True)]
+        state, condition = pad_to_multiple(x_t, multiple), pad_to_multiple(mu, multiple)
+        roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, state.shape[2:], strict=True)]
         steps = [max(int(size * (1 - overlap)) // multiple, 1) * multiple for size in roi]
-        channels = mu.shape[1]
         restored = sliding_window_inference(
-            joined,
+            state,
             roi_size=roi,
             sw_batch_size=1,
-            predictor=lambda tile: denoise(tile[:, :channels], tile[:, channels:], t),
+            predictor=lambda tile, places: denoise(tile, condition[tuple(places[0])], t),
+            with_coord=True,
             overlap=[1 - (step + 0.5) / size for step, size in zip(steps, roi, strict=True)],  # MONAI rounds down
             roi_weight_map=_blending_weights(roi).to(mu.device),
         )

@@ -327,7 +327,8 @@ def sample(
         else:
             predictions = [(t, x0_hat), *predictions[: order - 1]]
             mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=eta)
-        x = mean + temperature * spread * noise(index) if temperature * spread > 0 else mean
+        # in place: of a large photograph, each term takes as much memory as it does
+        x = noise(index).mul_(temperature * spread).add_(mean) if temperature * spread > 0 else mean
     return x.to(mu.dtype)
 
 
