@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from monai_d3gm.handlers.calibration import Condition
 
 _CONFIG = "evaluate.json"
-_REPEATED = ("acceleration", "factor")
+_REPEATED: dict[str, type] = {"acceleration": float, "factor": int}
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,10 +31,10 @@ def add_parser(commands: Commands) -> None:
     add_bundle(parser)
     parser.add_argument("input", metavar="INPUT", nargs="+", help="files or folders of files that the bundle reads")
     add_options(parser)
-    for name in _REPEATED:
+    for name, kind in _REPEATED.items():
         parser.add_argument(
             f"--{name}",
-            type=float,
+            type=kind,
             action="append",
             default=argparse.SUPPRESS,
             metavar=name.upper(),
