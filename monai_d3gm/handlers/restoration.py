@@ -32,8 +32,8 @@ from monai_d3gm.metrics import (
     evaluate_images,
     evaluate_photograph,
     format_table,
-    luma,
     paired_difference,
+    photograph_detail,
     summarise,
 )
 from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
@@ -415,8 +415,7 @@ def _figures(image: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str
     if truth.ndim == 4:
         figures |= _mean([evaluate_photograph(i, t) for i, t in zip(image, truth, strict=True)])
         if min(truth.shape[1:3]) >= 32:
-            detail = evaluate_detail(luma(image), luma(truth))
-            figures |= {name.replace("/slice/", "/y/"): value for name, value in detail.items()}
+            figures |= _mean([photograph_detail(i, t) for i, t in zip(image, truth, strict=True)])
         return figures
     for protocol in PROTOCOLS:
         figures |= evaluate_images(image, truth, protocol)

@@ -22,7 +22,7 @@ from monai_d3gm.metrics.detail import (
     spectrum_ratio_db,
 )
 from monai_d3gm.metrics.image import PROTOCOLS, evaluate_images, foreground_mask
-from monai_d3gm.metrics.photograph import COLOUR_PROTOCOLS, evaluate_photograph, luma, psnr
+from monai_d3gm.metrics.photograph import COLOUR_PROTOCOLS, evaluate_photograph, luma, photograph_detail, psnr
 from monai_d3gm.metrics.statistics import Summary, format_table, paired_difference, summarise
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "luma",
     "paired_difference",
     "predicted_figures",
+    "photograph_detail",
     "psnr",
     "radial_power_spectrum",
     "spectrum_ratio_db",

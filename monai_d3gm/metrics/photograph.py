@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.metrics import structural_similarity
 
-__all__ = ["COLOUR_PROTOCOLS", "evaluate_photograph", "luma", "psnr"]
+from monai_d3gm.metrics.detail import evaluate_detail
+
+__all__ = ["COLOUR_PROTOCOLS", "evaluate_photograph", "luma", "photograph_detail", "psnr"]
 
 COLOUR_PROTOCOLS = ("rgb", "y")
 
@@ -72,6 +74,24 @@ def evaluate_photograph(prediction: ArrayLike, reference: ArrayLike) -> dict[str
         figures[f"psnr/{protocol}/whole"] = psnr(p, t)
         figures[f"ssim/{protocol}/whole"] = float(np.mean([_ssim(p[..., c], t[..., c]) for c in range(p.shape[2])]))
     return figures
+
+
+def photograph_detail(prediction: ArrayLike, reference: ArrayLike) -> dict[str, float]:
+    """HFEN, GMSD and the ratio of power spectra of Y: `evaluate_detail` under the names ``measure/y/whole``.
+
+    Args:
+        prediction: (H, W, 3) in [0, 1], each side at least 32 pixels.
+        reference: the truth, of the same shape.
+
+    Raises:
+        ValueError: where `evaluate_detail` raises.
+
+    >>> photograph = np.random.default_rng(0).random((32, 32, 3))
+    >>> photograph_detail(photograph, photograph)["gmsd/y/whole"]
+    0.0
+    """
+    figures = evaluate_detail(luma(prediction), luma(reference))
+    return {name.replace("/slice/", "/y/"): value for name, value in figures.items()}
 
 
 def _ssim(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
