@@ -32,6 +32,7 @@ from monai_d3gm.metrics import (
     evaluate_images,
     evaluate_photograph,
     format_table,
+    lpips,
     paired_difference,
     photograph_detail,
     summarise,
@@ -242,6 +243,17 @@ class RestorationFigures:
             }
         except ValueError as error:  # too small for the measures, or a truth without signal
             self.problems[stem] = f"no figures: {error}"
+            return
+        if truth.ndim == 4:
+            self._take_lpips(volume, truth)
+
+    def _take_lpips(self, volume: RestoredVolume, truth: NDArray[np.float32]) -> None:
+        stem = volume.source.stem
+        try:
+            for method, image in volume.images.items():
+                self.by_input[stem][method]["lpips/rgb/whole"] = lpips(image[0], truth[0])
+        except ValueError as error:  # no weights, or too small
+            self.problems[stem] = str(error)
 
     def publish(self, engine: Any) -> None:
         """Put the means over inputs into the engine's metrics."""

@@ -22,11 +22,13 @@ from monai_d3gm.metrics.detail import (
     spectrum_ratio_db,
 )
 from monai_d3gm.metrics.image import PROTOCOLS, evaluate_images, foreground_mask
+from monai_d3gm.metrics.perceptual import LpipsWeightsError, lpips
 from monai_d3gm.metrics.photograph import COLOUR_PROTOCOLS, evaluate_photograph, luma, photograph_detail, psnr
 from monai_d3gm.metrics.statistics import Summary, format_table, paired_difference, summarise
 
 __all__ = [
     "COLOUR_PROTOCOLS",
+    "LpipsWeightsError",
     "PROTOCOLS",
     "Bound",
     "Interval",
@@ -44,6 +46,7 @@ __all__ = [
     "hfen",
     "leave_one_out",
     "lower_bounds",
+    "lpips",
     "luma",
     "paired_difference",
     "predicted_figures",
