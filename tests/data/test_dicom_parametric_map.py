@@ -16,7 +16,7 @@ from dicom_series import head, oblique_affine, write_classic, write_enhanced, wr
 from monai_d3gm.data.dicom import DicomError, DicomVolume, find_series, read_series, write_parametric_map
 from monai_d3gm.data.files import OutputError
 
-pytest.importorskip("highdicom", reason="highdicom (extra dicom) is not installed")
+pytest.importorskip("highdicom", reason="highdicom (extra dicom) cannot be imported", exc_type=ImportError)
 
 PROVENANCE = {"bundle": "mri_sr", "weights_sha256": "0" * 64}
 DCIODVFY = shutil.which("dciodvfy")

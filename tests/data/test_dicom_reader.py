@@ -74,6 +74,7 @@ def test_encodings_of_values(
 @pytest.mark.parametrize("signed", [False, True])
 def test_lossless_transfer_syntaxes(tmp_path: Path, syntax: str, needs: str | None, signed: bool) -> None:
     if needs is not None:
+        pytest.importorskip("pydicom.pixels", reason="pydicom 2 has no encoder for it")
         pytest.importorskip(needs)
     values = head((40, 36, 2))
     stored = values.astype(np.int32) - (700 if signed else 0)

@@ -23,6 +23,11 @@ from monai_d3gm.data import read_magnitude, write_volume
 from monai_d3gm.data.dicom import DicomError, DicomVolume, find_series, read_series, write_parametric_map, write_series
 from monai_d3gm.data.files import OutputError
 
+try:
+    import highdicom
+except ImportError:  # not installed, or beside pydicom 2
+    highdicom = None
+
 DATA = os.environ.get("D3GM_DATA")
 PROVENANCE = {
     "bundle": "mri_sr",
@@ -211,7 +216,7 @@ def test_what_is_no_volume_is_refused(tmp_path: Path, change: Any, expected: str
     data, affine = change(volume.data, volume.affine)
     with pytest.raises(DicomError, match=expected):
         write_series(tmp_path / "out", data, affine, volume, provenance=PROVENANCE)
-    with pytest.raises(DicomError, match=expected):
+    with pytest.raises(DicomError, match=expected if highdicom else "need highdicom"):
         write_parametric_map(tmp_path / "map.dcm", data, affine, volume, provenance=PROVENANCE)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
 
@@ -325,7 +330,9 @@ def test_real_series_are_derived_from(tmp_path: Path, path: str) -> None:
     copy = read(paths)
     np.testing.assert_allclose(copy.affine, affine, atol=1e-5)
     assert np.abs(copy.data - data).max() <= np.ptp(data) / 131070 * 1.01
-    write_parametric_map(tmp_path / "map.dcm", data / 10, affine, volume, provenance=PROVENANCE)
+    written = [paths[0]]
+    if highdicom is not None:
+        written.append(tmp_path / "map.dcm")
+        write_parametric_map(written[-1], data / 10, affine, volume, provenance=PROVENANCE)
     if DCIODVFY is not None:
-        errors = [m for p in (paths[0], tmp_path / "map.dcm") for m in _messages(p) if m.startswith("Error")]
-        assert not errors
+        assert not [message for path in written for message in _messages(path) if message.startswith("Error")]

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,7 +129,7 @@ class _Slice:
     def shape(self) -> tuple[int, int]:
         return int(self.header.get("Columns")), int(self.header.get("Rows"))
 
-    @property
+    @cached_property
     def echo_time(self) -> float:
         return round(self.header.number("EffectiveEchoTime", self.header.number("EchoTime")), 4)
 
@@ -140,7 +141,7 @@ class _Slice:
     def image_type(self) -> tuple[str, ...]:
         return tuple(str(v) for v in np.atleast_1d(self.header.get("FrameType", self.header.get("ImageType", ""))))
 
-    @property
+    @cached_property
     def group(self) -> tuple[Any, ...]:
         """Slices that differ in this belong to different series; it also sorts the series."""
         stack = str(self.header.get("StackID", ""))
