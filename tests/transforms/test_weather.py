@@ -1,0 +1,153 @@
+"""Rain and haze against their formulas, their seeds, and how much they take from a photograph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from monai_d3gm.data import bundled_photographs, read_image
+from monai_d3gm.metrics import psnr
+from monai_d3gm.transforms import SimulateHaze, SimulateHazed, SimulateRain, SimulateRaind, SimulateWeather
+from monai_d3gm.transforms.weather.functional import (
+    Haze,
+    Rain,
+    RainLayer,
+    add_haze,
+    add_rain,
+    depth_map,
+    draw_haze,
+    draw_rain,
+    streaks,
+)
+
+KINDS = [SimulateRain, SimulateHaze]
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    return read_image(bundled_photographs(["coffee.png"])[0]).data[:, 100:228, 200:328]
+
+
+def test_haze_is_the_scattering_model(photograph: np.ndarray) -> None:
+    """I = J t + A (1 - t) written out, in float64."""
+    haze = Haze(beta=1.3, nearest=0.25, airlight=(0.9, 0.8, 0.7))
+    depth = depth_map(photograph.shape[1:], np.random.default_rng(1))
+    t = np.exp(-1.3 * (0.25 + 0.75 * depth.astype(np.float64)))
+    expected = photograph * t + np.array([0.9, 0.8, 0.7])[:, None, None] * (1 - t)
+    np.testing.assert_allclose(add_haze(photograph, haze, depth), expected, atol=1e-6)
+
+
+def test_haze_with_nearest_1_is_homogeneous() -> None:
+    hazy = add_haze(np.full((3, 8, 8), 0.2, np.float32), Haze(2.0, 1.0, (0.7, 0.7, 0.7)), depth_map((8, 8), _rng()))
+    np.testing.assert_allclose(hazy, 0.2 * np.exp(-2) + 0.7 * (1 - np.exp(-2)), rtol=1e-6)
+
+
+def test_a_streak_has_the_length_the_width_and_the_angle_that_are_asked_for() -> None:
+    """Second moments of one rare streak: a bar of length L and Gaussian profile of full width w at half maximum."""
+    layer = RainLayer(length=40, angle=30, width=3, density=0.02, opacity=1.0)
+    found = [_principal_axis(streaks((160, 160), layer, np.random.default_rng(seed))) for seed in range(6)]
+    angles = [angle for angle, _ in found]
+    assert np.mean(angles) == pytest.approx(30, abs=3)  # each varies by 2 degrees
+    drawn = streaks((160, 160), layer, _rng())
+    assert drawn.max() <= 1.0 and drawn.min() >= 0.0
+
+
+def test_rain_without_layers_is_its_veil(photograph: np.ndarray) -> None:
+    veil = Haze(0.4, 0.5, (0.8, 0.8, 0.8))
+    expected = add_haze(photograph, veil, depth_map(photograph.shape[1:], np.random.default_rng(5)))
+    np.testing.assert_allclose(add_rain(photograph, Rain((), veil, 0.9), np.random.default_rng(5)), expected, atol=1e-6)
+
+
+def test_denser_rain_covers_more() -> None:
+    covered = [
+        float(streaks((128, 128), RainLayer(20, 0, 2, density, 1.0), np.random.default_rng(0)).mean())
+        for density in (0.02, 0.1, 0.4)
+    ]
+    assert covered[0] < covered[1] < covered[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "light", "heavy"), [(SimulateRain, (22.0, 40.0), (9.0, 17.0)), (SimulateHaze, (15.0, 40.0), (3.0, 10.0))]
+)
+def test_amounts_range_from_light_to_heavy(
+    kind: type[SimulateWeather], light: tuple[float, float], heavy: tuple[float, float], photograph: np.ndarray
+) -> None:
+    """Mean PSNR of 12 draws; Rain100H's inputs have 13.6 dB on average (Ren et al., CVPR 2019)."""
+    for amount, (low, high) in ((0.0, light), (1.0, heavy)):
+        degrade = kind((amount, amount))
+        figures = [psnr(degrade(photograph, np.random.default_rng(seed)).numpy(), photograph) for seed in range(12)]
+        assert low < np.mean(figures) < high
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weather_is_a_function_of_its_seed_in_8_bit(kind: type[SimulateWeather], photograph: np.ndarray) -> None:
+    first, again, other = (kind().set_random_state(seed)(photograph) for seed in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.dtype == torch.float32 and torch.equal((first * 255).round() / 255, first)
+    assert first.min() >= 0 and first.max() <= 1
+
+
+@pytest.mark.parametrize("kind", [SimulateRaind, SimulateHazed])
+def test_dictionary_transforms_go_by_seed_and_key(
+    kind: type[SimulateRaind] | type[SimulateHazed], photograph: np.ndarray
+) -> None:
+    item = {"image": torch.from_numpy(photograph), "key": "a"}
+    first, again = (kind(seed=0)(item)["mu"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, kind(seed=0)(item | {"key": "b"})["mu"])
+    assert not torch.equal(first, kind(seed=1)(item)["mu"])
+    assert torch.equal(*(kind().set_random_state(7)(item)["mu"] for _ in range(2)))
+
+
+def test_drawn_weather_is_in_range() -> None:
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        rain, haze = draw_rain(rng, rng.uniform()), draw_haze(rng, rng.uniform())
+        assert 1 <= len(rain.layers) <= 4
+        assert all(0 < layer.opacity <= 1 and abs(layer.angle) <= 60 for layer in rain.layers)
+        assert 0 < haze.beta and 0 <= haze.nearest <= 1 and all(0 <= a <= 1 for a in haze.airlight)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
+def test_depth_of_narrow_scenes(shape: tuple[int, int]) -> None:
+    depth = depth_map(shape, _rng())
+    assert depth.shape == shape and np.isfinite(depth).all() and 0 <= depth.min() <= depth.max() <= 1
+
+
+@pytest.mark.parametrize("amount", [(-0.1, 1), (0.5, 0.4), (0, 1.1), (0.5,)])
+def test_amounts_out_of_range_are_refused(amount: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"amount is .*accepted: two increasing numbers from 0"):
+        SimulateRain(amount)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((1, 8, 8)), r"shape \(1, 8, 8\); accepted: \(3, H, W\)"),
+        (np.zeros((3, 0, 8)), r"shape \(3, 0, 8\)"),
+        (np.full((3, 8, 8), 1.5), "values from 1.5 to 1.5; accepted: 0 to 1"),
+        (np.full((3, 8, 8), np.nan), "values from nan"),
+    ],
+)
+def test_what_is_no_photograph_is_refused(image: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SimulateHaze()(image)
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def _principal_axis(drawn: np.ndarray) -> tuple[float, float]:
+    """Angle from the vertical of the direction along which the autocorrelation falls slowest, and its sharpness."""
+    spectrum = np.abs(np.fft.fft2(drawn - drawn.mean())) ** 2
+    correlation = np.fft.fftshift(np.fft.ifft2(spectrum).real)
+    middle = np.array(correlation.shape) // 2
+    window = correlation[middle[0] - 12 : middle[0] + 13, middle[1] - 12 : middle[1] + 13].clip(0)
+    rows, columns = np.mgrid[-12:13, -12:13]
+    moments = np.array([[(window * rows**2).sum(), (window * rows * columns).sum()], [0, (window * columns**2).sum()]])
+    moments[1, 0] = moments[0, 1]
+    values, vectors = np.linalg.eigh(moments)
+    row, column = vectors[:, 1] * np.sign(vectors[0, 1])
+    return float(np.rad2deg(np.arctan2(column, row))), float(values[1] / values[0])
