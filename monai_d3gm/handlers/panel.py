@@ -77,8 +77,7 @@ def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: 
         axes[0].text(x, y, letter, color="yellow", fontsize=8, **place)
     photograph = volume.source.kind == "image"
     title = volume.source.path.name + ("" if photograph else f", slice {volume.source.slices[index]}")
-    simulated = f" ({volume.source.origin})" if photograph else " (simulated k-space)"
-    figure.suptitle(title + (simulated if volume.source.simulated else ""), fontsize=9)
+    figure.suptitle(title + (f" ({volume.source.origin})" if volume.source.simulated else ""), fontsize=9)
     with atomic_path(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
@@ -111,13 +110,14 @@ def slice_view(
         A function from the slice to the picture's rows and columns; the height of its pixels over their width; the
         letters of the patient's sides (R, L, A, P, S, I), by the picture's side, none where they are not known.
     """
-    spacing = np.linalg.norm(source.affine[:3, :2], axis=0)
+    axes = [axis for axis in range(3) if axis != source.slice_axis]
+    spacing = np.linalg.norm(source.affine[:3, axes], axis=0)
     if source.kind == "image":
         every = -(-max(source.shape) // _LARGEST)
         return (lambda image: image[::every, ::every]), 1.0, {}
     if source.kind == "kspace":
         return (lambda image: image), float(spacing[0] / spacing[1]), {}
-    world, signs = nibabel.io_orientation(source.affine)[:2].T
+    world, signs = nibabel.io_orientation(source.affine)[axes].T
     # horizontally x (or y where x is through the plane), the patient's right or front at the left; vertically the
     # other one upwards
     swap = world[0] < world[1]

@@ -370,7 +370,7 @@ class MetricsReport:
             remarks.append(f"4-D file: the first of {frames[3]} volumes was taken")
         if source.skipped:
             remarks.append(f"slices that are zero everywhere were skipped: {_numbers(source.skipped)}")
-        others = sorted(set(range(source.shape[2])) - set(source.slices) - set(source.skipped))
+        others = sorted(set(range(source.shape[source.slice_axis])) - set(source.slices) - set(source.skipped))
         if others:
             remarks.append(f"not restored, as asked for, and zero in the output: slices {_numbers(others)}")
         if not source.has_truth:

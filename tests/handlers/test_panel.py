@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def test_the_patients_right_or_front_is_at_the_left_and_the_front_or_head_on_top
     assert drawn.shape == ((16, 24) if horizontal_first else (24, 16))
     assert drawn_aspect == pytest.approx(aspect)
     assert "".join(sides[side] for side in ("left", "right", "top", "bottom")) == letters
+
+
+def test_slices_along_the_second_axis_show_the_other_two() -> None:
+    """(x, z) planes: the patient's right at the left, the head on top, 4 mm over 2 mm."""
+    image = np.arange(24 * 8, dtype=np.float32).reshape(24, 8)
+    through = replace(source(np.diag([2.0, 3.0, 4.0, 1.0]), shape=(24, 1, 8)), slice_axis=1)
+    view, aspect, sides = slice_view(through)
+    assert view(image).shape == (8, 24) and view(image)[0, 0] == image[-1, -1]
+    assert aspect == 2 and "".join(sides[side] for side in ("left", "right", "top", "bottom")) == "RLSI"
 
 
 def test_kspace_files_are_drawn_as_they_are_stored() -> None:
