@@ -48,8 +48,8 @@ class RestorationInferer(Inferer):
         solver: name of the solver, ``exponential`` or ``euler_maruyama``.
         grid: ``rho`` or ``t``.
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
-        t_first: where the first step of the rho grid leads (`time_grid`), as long as ``fidelity`` stops later than that;
-            None spaces it as the others.
+        t_first: where the first step of the rho grid leads (`time_grid`), as long as ``fidelity`` stops later than
+            that; None spaces it as the others.
         start: time at which sampling starts; below 1 a call needs ``initial``.
         temperature: factor of all noise drawn.
         clip: range (lower, upper) to which x0_hat is clipped, or None.
