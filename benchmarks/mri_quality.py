@@ -123,7 +123,8 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=["one evaluation, projected", "5 evaluations"])
     parser.add_argument("--options", default="{}", help="JSON, arguments of RestorationInferer for every setting")
     parser.add_argument("--data", default="{}", help="JSON, further arguments of the data set, such as degradation")
-    parser.add_argument("--conditions", nargs="+", type=float, required=True, help="accelerations or factors")
+    parser.add_argument("--conditions", nargs="+", type=float, default=[4.0], help="accelerations or factors")
+    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
     parser.add_argument("--slices", type=int, default=1, help="slices of each volume")
     parser.add_argument("--only", default="", help="regular expression: the volumes whose names it is found in")
     parser.add_argument("--snr", type=float, default=50.0)
@@ -134,6 +135,9 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
     task = TASKS[arguments.bundle]
+    if arguments.show:
+        _print(json.loads(arguments.show.read_text())["rows"], task.compared, arguments.markdown)
+        return
     subjects, patients = SUBJECTS[arguments.split]
     files = [arguments.dataset_dir / "ds002748" / f"sub-{subject}_T1w.nii.gz" for subject in subjects]
     for patient in patients:
@@ -165,7 +169,7 @@ def main() -> None:
 
     _print(rows, task.compared, arguments.markdown)
     if arguments.output:
-        command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "model")}
+        command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "model", "show")}
         result = {
             "command": command | {"sampler": options},
             "protocol": f"{dataset.volumes[0].origin}; slice protocol",
@@ -243,23 +247,41 @@ def _restore(
 
 
 def _print(rows: list[dict[str, Any]], compared: tuple[str, ...], markdown: bool) -> None:
+    """For each condition the means over subjects, then the differences within subjects."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    others = [*compared, *(m for m in methods if m.endswith(", projected") and ":" not in m)]
-    for condition, contrast in itertools.product(*(sorted({r[k] for r in rows}) for k in ("condition", "contrast"))):
-        chosen = [r for r in rows if r["condition"] == condition and r["contrast"] == contrast]
+    contrasts = sorted({row["contrast"] for row in rows}, key=lambda name: ["T1w", "T2W", "FLAIR"].index(name))
+    regressions = [method for method in methods if method.endswith(", projected") and ":" not in method]
+    others = [*(method for method in compared if method in methods), *regressions]
+    judged = [m for m in methods if re.search(r": (one evaluation, projected|mean of \d+, \d+ evaluations)$", m)]
+    for condition in sorted({row["condition"] for row in rows}):
+        chosen = {c: [r for r in rows if r["condition"] == condition and r["contrast"] == c] for c in contrasts}
+        about = {}
+        for contrast, part in chosen.items():
+            subjects, slices = len({r["subject"] for r in part}), len(part) // len(methods)
+            about[contrast] = f"{contrast} ({subjects} subject{'s' * (subjects > 1)}, {slices} slices)"
+
+        def figures(method: str, contrast: str, region: str, chosen: Any = chosen) -> str:
+            psnr, ssim = (
+                summarise(_values(chosen[contrast], method, f"{measure}/slice/{region}")).mean
+                for measure in ("psnr", "ssim")
+            )
+            return f"{psnr:.2f} / {ssim:.3f}"
+
+        table: list[dict[str, object]] = []
+        for method in (m for m in methods if not m.endswith(", the first sample")):
+            whole = {about[c]: figures(method, c, "whole") for c in contrasts}
+            table.append({"method": method, **whole, "T1w, foreground": figures(method, "T1w", "foreground")})
+        print(f"\n{condition:g}x, PSNR (dB) / SSIM:\n\n{format_table(table, markdown=markdown)}")
         table = []
-        for method in methods:
-            line: dict[str, object] = {"method": method}
-            for key, title in FIGURES.items():
-                line[title] = summarise(_values(chosen, method, key)).mean
-            for other in others:
-                if method not in (other, *compared):
-                    gain = paired_difference(_values(chosen, method), _values(chosen, other))
-                    line[f"PSNR less {other}"] = gain.format(2)
-            table.append(line)
-        subjects = len({r["subject"] for r in chosen})
-        print(f"\n{condition:g}x, {contrast}: {subjects} subjects, {len(chosen) // len(methods)} slices\n")
-        print(format_table(table, digits=3, markdown=markdown))
+        for method, other in itertools.product(judged, others):
+            for measure, digits in (("psnr", 2), ("ssim", 3)):
+                line: dict[str, object] = {f"{condition:g}x": f"{measure.upper()}: {method}, less {other}"}
+                for contrast, part in chosen.items():
+                    key = f"{measure}/slice/whole"
+                    gain = paired_difference(_values(part, method, key), _values(part, other, key))
+                    line[contrast] = gain.format(digits)
+                table.append(line)
+        print(f"\n{format_table(table, markdown=markdown)}" if table else "")
     for few, many in itertools.permutations([m for m in methods if f"{m}, the first sample" in methods], 2):
         if "100 evaluations" in many:
             _compare(rows, few, many)
