@@ -107,5 +107,7 @@ def test_the_built_package_holds_the_bundles(tmp_path: Path) -> None:
         path.relative_to(built) for path in built.rglob("*.py")
     }
     for bundle in (ROOT / "bundles").iterdir():
-        for file in ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt"):
+        files = ["LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md"]
+        files += [path.relative_to(bundle).as_posix() for path in (bundle / "models").glob("*.[pj]*")]
+        for file in files:
             assert (built / "bundles" / bundle.name / file).read_bytes() == (bundle / file).read_bytes()
