@@ -209,8 +209,9 @@ class RestorationInferer(Inferer):
                     deviation = value - average
                     average += deviation / count[index]
                     square += deviation * (value - average)
+            del images, image, value, deviation  # not to be kept while the next ones are drawn
         assert mean is not None
-        std = (squares / max(self.num_samples - 1, 1)).sqrt()
+        std = squares.div_(max(self.num_samples - 1, 1)).sqrt_()
         if volume:
             mean, std = (x.unflatten(0, (-1, depth)).movedim(1, -1) for x in (mean, std))
         return mean, std
@@ -265,6 +266,7 @@ class RestorationInferer(Inferer):
                     logger.warning("out of memory with a batch of %d; going on with %d", len(batch), size)
                     continue
                 yield indices, images
+                del images  # not to be kept while the next ones are drawn
                 jobs = jobs[len(batch) :]
 
     def _denoiser(self, network: nn.Module) -> Denoiser:

@@ -90,9 +90,10 @@ def exponential(
     used = predictions[:order]
     nodes = [float(process.rho(time)) - rho_t for time, _ in used]
     keep = c_s / c_t * math.exp(-(eta**2) * h)
-    mean = keep * x + (b_s - keep * b_t) * mu
+    mean = keep * x
+    mean += (b_s - keep * b_t) * mu  # in place: of a large photograph, each sum takes as much memory as it does
     for weight, (_, x0_hat) in zip(_multistep_weights(nodes, h, 1 + eta**2), used, strict=True):
-        mean = mean + (a_s * weight) * x0_hat
+        mean += (a_s * weight) * x0_hat
     return mean, c_s * math.sqrt(-math.expm1(-2 * eta**2 * h))
 
 
@@ -297,8 +298,8 @@ def sample(
     condition = mu.detach().to(computing_dtype(mu.dtype))
 
     def noise(step: int) -> Tensor:
-        drawn = torch.stack([keyed_noise(mu.shape[1:], seed, item, which, step) for item, which in keys])
-        return drawn.to(condition)
+        drawn = [keyed_noise(mu.shape[1:], seed, item, which, step) for item, which in keys]
+        return (drawn[0][None] if len(drawn) == 1 else torch.stack(drawn)).to(condition)
 
     if state is not None:
         x = state.to(condition)
@@ -325,10 +326,11 @@ def sample(
             a, b, spread = _floats(process, s)
             mean = a * x0_hat + b * condition
         else:
-            predictions = [(t, x0_hat), *predictions[: order - 1]]
+            predictions = [(t, x0_hat), *predictions]
             mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=eta)
-        # in place: of a large photograph, each term takes as much memory as it does
         x = noise(index).mul_(temperature * spread).add_(mean) if temperature * spread > 0 else mean
+        predictions = predictions[: order - 1]
+        del mean, x0_hat  # what is not needed for the next evaluation is not kept through it
     return x.to(mu.dtype)
 
 
