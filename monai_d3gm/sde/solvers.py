@@ -309,6 +309,7 @@ def sample(
         else:
             mean, std = process.marginal(initial.to(condition), condition, moments[0])
         x = mean + temperature * std * noise(INITIAL_STEP)
+        del mean
 
     predictions: list[tuple[float, Tensor]] = []
     for index, (t, s) in enumerate(zip(moments, moments[1:], strict=False)):
