@@ -189,7 +189,7 @@ def test_monai_loads_the_network_with_its_weights(photo_bundle: Path) -> None:
 
 @pytest.mark.parametrize("roi", [64, 96, 128])
 def test_tiles_change_little_and_leave_no_seam(roi: int) -> None:
-    """Against the whole image: at most 2e-3 of the range apart, and no larger gradient where tiles meet."""
+    """Against the whole image: 5e-3 of the range apart at most, 1e-4 on average; no larger gradient where tiles meet."""
     photograph = read_image(bundled_photographs(["rocket.jpg"])[0]).data[None, :, 100:356, 100:420]
     mu = torch.from_numpy(photograph)
     scheduler = D3GMScheduler(D3GMProcess(tau=2.5), sigma_data=0.125)
@@ -197,7 +197,7 @@ def test_tiles_change_little_and_leave_no_seam(roi: int) -> None:
     whole = RestorationInferer(scheduler, **options)(mu, network())
     tiled = RestorationInferer(scheduler, roi_size=roi, **options)(mu, network())
     difference = (tiled - whole).abs()
-    assert float(difference.mean()) < 2e-3
+    assert float(difference.max()) < 5e-3 and float(difference.mean()) < 1e-4
     columns = (tiled - whole).diff(dim=-1).abs().mean(dim=(0, 1, 2))
     borders = np.arange(roi * 3 // 4, mu.shape[-1] - roi // 4, roi * 3 // 4)
     at_borders = float(columns[borders - 1].mean())
