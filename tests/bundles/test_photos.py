@@ -189,7 +189,7 @@ def test_monai_loads_the_network_with_its_weights(photo_bundle: Path) -> None:
 
 @pytest.mark.parametrize("roi", [64, 96, 128])
 def test_tiles_change_little_and_leave_no_seam(roi: int) -> None:
-    """Against the whole image: 5e-3 of the range apart at most, 1e-4 on average; no larger gradient where tiles meet."""
+    """Against the whole image: 5e-3 of the range apart at most, 1e-4 on average; no edge where tiles meet."""
     photograph = read_image(bundled_photographs(["rocket.jpg"])[0]).data[None, :, 100:356, 100:420]
     mu = torch.from_numpy(photograph)
     scheduler = D3GMScheduler(D3GMProcess(tau=2.5), sigma_data=0.125)
