@@ -14,8 +14,8 @@ import skimage
 import torch
 from torch.utils.data import Dataset
 
-from monai_d3gm.data.datasets import InputVolume
-from monai_d3gm.data.images import SUFFIXES, ImageFileError, Photograph, read_image
+from monai_d3gm.data.datasets import InputVolume, find_inputs
+from monai_d3gm.data.images import ImageFileError, Photograph, read_image
 from monai_d3gm.data.pairs import ImagePair
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import SimulateWeather
@@ -26,7 +26,6 @@ __all__ = [
     "ImagePairDataset",
     "SimulatedWeatherDataset",
     "bundled_photographs",
-    "find_images",
 ]
 
 logger = logging.getLogger(__name__)
@@ -49,37 +48,6 @@ def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: the installed scikit-image comes without the photograph {name}.")
     return [folder / name for name in names]
-
-
-def find_images(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the files given, and of each folder given its files with an image's name, sorted by name.
-
-    Raises:
-        ValueError: a path does not exist, a folder has no such file, or two files share a name without suffix.
-
-    >>> len(find_images(bundled_photographs()))
-    3
-    """
-    files: list[Path] = []
-    for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
-        path = Path(entry)
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-            found = [p for p in found if not p.name.startswith(".")]
-            if not found:
-                raise ValueError(f"{path}: the folder has no photograph; accepted: {', '.join(SUFFIXES)} files.")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ValueError(f"{path}: no such file or folder.")
-    if not files:
-        raise ValueError("inputs is empty; accepted: files or folders.")
-    seen: dict[str, Path] = {}
-    for path in files:
-        if (other := seen.setdefault(path.stem, path)) is not path:
-            raise ValueError(f"{path} and {other} would be written to the same output; rename one.")
-    return files
 
 
 class SimulatedWeatherDataset(Dataset):
@@ -188,7 +156,7 @@ class ImageDataset(Dataset):
             warnings = [f"{weather.description}: figures are not those of real weather"]
         self.volumes: list[InputVolume] = []
         self.refused: list[str] = []
-        for path in find_images(inputs):
+        for path in find_inputs(inputs, ("image",)):
             with self._naming_refused():
                 photograph = read_image(path)
                 self.volumes.append(_describe(path, photograph, weather is not None, origin, warnings))

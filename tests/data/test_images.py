@@ -12,8 +12,9 @@ import tifffile
 from PIL import Image
 
 from monai_d3gm.data import ImageDataset, ImageFileError, OutputError, SimulatedWeatherDataset, read_image, write_image
+from monai_d3gm.data.datasets import find_inputs
 from monai_d3gm.data.images import MIN_SIDE
-from monai_d3gm.data.photographs import bundled_photographs, find_images
+from monai_d3gm.data.photographs import bundled_photographs
 from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
 
 SHAPE = (24, 32, 3)
@@ -183,16 +184,16 @@ def test_a_folder_with_bad_files_is_done_without_them(tmp_path: Path) -> None:
 
 
 def test_inputs_are_found_and_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no photograph"):
-        find_images(tmp_path)
+    with pytest.raises(ValueError, match="the folder has no input; accepted: PNG, JPEG or TIFF"):
+        find_inputs(tmp_path, ("image",))
     with pytest.raises(ValueError, match="no such file or folder"):
-        find_images(tmp_path / "a.png")
+        find_inputs(tmp_path / "a.png", ("image",))
     for name in ("b.PNG", "a.jpg", ".hidden.png"):
         (tmp_path / name).touch()
-    assert [path.name for path in find_images(tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [path.name for path in find_inputs(tmp_path, ("image",))] == ["a.jpg", "b.PNG"]
     (tmp_path / "b.tif").touch()
     with pytest.raises(ValueError, match="same output"):
-        find_images(tmp_path)
+        find_inputs(tmp_path, ("image",))
     with pytest.raises(ValueError, match="without the photograph nothing.png"):
         bundled_photographs(["nothing.png"])
 
