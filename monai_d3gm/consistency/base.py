@@ -10,6 +10,13 @@ With the weight w = gamma^2 / (gamma^2 + s^2), the change d = x - x0_hat solves
     ((1 - w) I + w A^H A) d = w A^H (y - A x0_hat),
 
 which at s = 0 (w = 1, whatever gamma) is the least-squares fit of the measurement nearest x0_hat: the hard projection.
+
+gamma_t as the scheduler has it is what x_t alone leaves unknown. A network that was also given the measurement leaves
+less: it errs by less than the noise where it was trained, and the correction then puts back noise that it removed. With
+``prior_std="residual"`` gamma is estimated for each image by the method of moments: were the errors of x0_hat white and
+independent of those of y, the mean square of A x0_hat - y would be g gamma^2 + s^2, with g = tr(A A^H) / m for the m
+numbers measured. A prediction that explains the measurement to within its noise is left alone, and one that does not is
+drawn to it.
 """
 
 from __future__ import annotations
@@ -32,6 +39,9 @@ DEFAULT_PRIOR_STD = 0.1
 PriorStd = Callable[[Any], Any]
 """gamma as a function of time: t, a float or a (B,) tensor, to a float or a tensor of t's shape."""
 
+RESIDUAL = "residual"
+"""gamma estimated for each image from the residual: gamma^2 = max(mean |A x0_hat - y|^2 - s^2, 0) / g."""
+
 _HARD_TOLERANCE = 8e-6
 """Residual of the hard projection at which conjugate gradients stop, over ||A^H y||: inside the promised 1e-5."""
 
@@ -50,8 +60,8 @@ class MeasurementConsistency(ABC):
         batch_size: B, the number of images measured.
         noise_std: s, the noise's standard deviation per real and imaginary part in the images' units; a float, or one
             per image (B,). 0 asks for the hard projection.
-        prior_std: gamma, as a float or as a function of time; None means `DEFAULT_PRIOR_STD` until
-            `with_prior_std` binds a function. It has no influence where noise_std is 0.
+        prior_std: gamma, as a float, as a function of time or "residual", estimated for each image; None means
+            `DEFAULT_PRIOR_STD` until `with_prior_std` binds a function. It has no influence where noise_std is 0.
 
     Raises:
         ValueError: `noise_std` or `prior_std` is negative, not finite, or not of an accepted shape.
@@ -63,14 +73,15 @@ class MeasurementConsistency(ABC):
     _shared: tuple[str, ...] = ()
     """Names of the other attributes that move with `to`."""
 
-    def __init__(self, batch_size: int, noise_std: float | Tensor, prior_std: float | PriorStd | None) -> None:
+    def __init__(self, batch_size: int, noise_std: float | Tensor, prior_std: float | PriorStd | str | None) -> None:
         noise = torch.as_tensor(noise_std, dtype=torch.float64).detach().cpu()
         if noise.shape not in ((), (batch_size,)):
             raise ValueError(f"noise_std must be a float or have shape ({batch_size},), got shape {tuple(noise.shape)}")
         if not bool((torch.isfinite(noise) & (noise >= 0)).all()):
             raise ValueError(f"noise_std must be finite and >= 0, got {noise.tolist()}")
-        if prior_std is not None and not callable(prior_std) and not 0 <= prior_std < float("inf"):
-            raise ValueError(f"prior_std must be finite and >= 0, or a function of time, got {prior_std}")
+        number = isinstance(prior_std, int | float) and 0 <= prior_std < float("inf")
+        if not (number or callable(prior_std) or prior_std in (None, RESIDUAL)):
+            raise ValueError(f"prior_std must be finite and >= 0, a function of time or 'residual', got {prior_std!r}")
         self.batch_size = batch_size
         self.noise_std = noise
         self.prior_std = prior_std
@@ -80,6 +91,11 @@ class MeasurementConsistency(ABC):
     @abstractmethod
     def image_shape(self) -> tuple[int, ...]:
         """Shape of the images without the batch axis, (channels, H, W)."""
+
+    @property
+    @abstractmethod
+    def gain(self) -> float:
+        """g = tr(A A^H) / m: the mean square of A x over the m numbers measured, for white x of unit variance."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +116,8 @@ class MeasurementConsistency(ABC):
     def __call__(self, x0_hat: Tensor, t: float | Tensor) -> Tensor:
         """The image that weighs the measurement against the prediction at time t.
 
-        Differentiable in x0_hat, and affine in it: C(x, t) - C(0, t) is linear in x.
+        Differentiable in x0_hat, and affine in it: C(x, t) - C(0, t) is linear in x (with ``prior_std="residual"`` for
+        the weight that this x0_hat has, through which no gradient goes).
 
         Args:
             x0_hat: predicted images, real (B, channels, H, W); half precision is computed in single.
@@ -115,14 +132,19 @@ class MeasurementConsistency(ABC):
         expected = (self.batch_size, *self.image_shape)
         if tuple(x0_hat.shape) != expected or not x0_hat.is_floating_point():
             raise ValueError(f"x0_hat must be real of shape {expected}, got {x0_hat.dtype} {tuple(x0_hat.shape)}")
-        weight = _ONE if self._hard else self._weight(t)
+        weight = _ONE if self._hard else self._weight(t, x0_hat)
         with torch.autocast(x0_hat.device.type, enabled=False):  # which would take matrix products in half precision
             return self._correct(x0_hat, weight).to(x0_hat.dtype)
 
-    def _weight(self, t: float | Tensor) -> Tensor:
+    def _weight(self, t: float | Tensor, x0_hat: Tensor) -> Tensor:
         """w = gamma^2 / (gamma^2 + s^2) as float64 on the CPU, shape () or (B,); 1 where s = 0."""
-        gamma = self.prior_std(t) if callable(self.prior_std) else self.prior_std
-        gamma = DEFAULT_PRIOR_STD if gamma is None else gamma
+        gamma: Any
+        if self.prior_std == RESIDUAL:
+            mean_square = self.residual(x0_hat.detach()).double().cpu().square()
+            gamma = ((mean_square - self.noise_std.square()).clamp(min=0) / self.gain).sqrt()
+        else:
+            gamma = self.prior_std(t) if callable(self.prior_std) else self.prior_std
+            gamma = DEFAULT_PRIOR_STD if gamma is None else gamma
         gamma = torch.as_tensor(gamma, dtype=torch.float64).detach().cpu()
         if gamma.shape not in ((), (self.batch_size,)) or not bool((torch.isfinite(gamma) & (gamma >= 0)).all()):
             raise ValueError(

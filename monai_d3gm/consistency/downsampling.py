@@ -45,8 +45,8 @@ class DownsamplingConsistency(MeasurementConsistency):
             leaves the mean over blocks alone. None means truncation of k-space.
         noise_std: standard deviation of the measurement's noise; a float or (B,). With 0 the result has y as its
             low-resolution image: exactly by truncation, with ||A^T (A x - y)|| <= 1e-5 ||A^T y|| by a blur.
-        prior_std: gamma, the standard deviation of x0 - x0_hat: a float or a function of time. None means 0.1 until
-            `with_prior_std` binds a function.
+        prior_std: gamma, the standard deviation of x0 - x0_hat: a float, a function of time, or "residual", estimated
+            for each image. None means 0.1 until `with_prior_std` binds a function.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, values that are not finite, a factor below 1, or noise_std or
@@ -69,7 +69,7 @@ class DownsamplingConsistency(MeasurementConsistency):
         *,
         kernel: Tensor | None = None,
         noise_std: float | Tensor = 0.0,
-        prior_std: float | PriorStd | None = None,
+        prior_std: float | PriorStd | str | None = None,
     ) -> None:
         low_resolution = low_resolution.as_subclass(Tensor)
         if not low_resolution.is_floating_point() or low_resolution.ndim != 4:
@@ -95,6 +95,11 @@ class DownsamplingConsistency(MeasurementConsistency):
     def image_shape(self) -> tuple[int, ...]:
         """(C, f h, f w)."""
         return tuple(self._back_projected.shape[1:])
+
+    @property
+    def gain(self) -> float:
+        """tr(A A^T) / m; of a blur without what its reflection at the border changes."""
+        return self._operator.gain
 
     def forward(self, x: Tensor) -> Tensor:
         """A x: images (B, C, f h, f w) to low-resolution images (B, C, h, w)."""
@@ -126,6 +131,7 @@ class _Truncation:
         self._rows, self._columns = rows.to(like), columns.to(like)
         gain_rows, gain_columns = (_truncation_gain(n, f) for n, f in zip(shape, factors, strict=True))
         self._gain = (gain_rows[:, None] * gain_columns[None, : shape[1] // 2 + 1]).to(like)
+        self.gain = float(gain_rows.mean() * gain_columns.mean())
 
     def to(self, device: torch.device | str) -> _Truncation:
         moved = copy.copy(self)
@@ -159,6 +165,7 @@ class _BlurDecimation:
         self._factors = factors
         mean = kernel.new_full((1, 1, *factors), 1 / math.prod(factors))
         self._kernel = F.conv_transpose2d(kernel.flip(0, 1)[None, None], mean)
+        self.gain = float(self._kernel.square().sum())
 
     def to(self, device: torch.device | str) -> _BlurDecimation:
         moved = copy.copy(self)

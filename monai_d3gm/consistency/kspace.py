@@ -38,8 +38,8 @@ class KspaceConsistency(MeasurementConsistency):
         noise_std: standard deviation of the noise per real and imaginary part; a float or (B,). With 0 the result has
             the measured k-space: exactly for one coil, in the least-squares sense for several, where the solution
             nearest the prediction is taken and ||A^H (A x - y)|| <= 1e-5 ||A^H y||.
-        prior_std: gamma, the standard deviation of x0 - x0_hat: a float or a function of time. None means 0.1 until
-            `with_prior_std` binds a function.
+        prior_std: gamma, the standard deviation of x0 - x0_hat: a float, a function of time, or "residual", estimated
+            for each image. None means 0.1 until `with_prior_std` binds a function.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, k-space or maps that are not finite, an image without any sample,
@@ -63,7 +63,7 @@ class KspaceConsistency(MeasurementConsistency):
         sensitivity_maps: Tensor | None = None,
         noise_std: float | Tensor = 0.0,
         *,
-        prior_std: float | PriorStd | None = None,
+        prior_std: float | PriorStd | str | None = None,
     ) -> None:
         kspace = kspace.as_subclass(Tensor)
         if not kspace.is_complex() or kspace.ndim != (3 if sensitivity_maps is None else 4):
@@ -93,6 +93,11 @@ class KspaceConsistency(MeasurementConsistency):
     def image_shape(self) -> tuple[int, ...]:
         """(2, H, W)."""
         return (2, *self._zero_filled.shape[-2:])
+
+    @property
+    def gain(self) -> float:
+        """tr(A A^H) / m: the mean over the coils of |S|^2, and 1 without maps."""
+        return 1.0 if self.sensitivity_maps is None else float(self.sensitivity_maps.abs().square().mean())
 
     def forward(self, x: Tensor) -> Tensor:
         """A x = M F S x: images (B, 2, H, W) to k-space, complex (B, H, W) or (B, coils, H, W), zero off the mask."""

@@ -79,9 +79,9 @@ class LowResolutionSliceDataset(Dataset):
     on the fine grid: its ``sinc`` interpolation after truncation, its ``bicubic`` interpolation otherwise, which are
     both there under these names too; ``image`` float32 (1, H, W) and ``reference`` float32 (H, W), the noise-free
     truth, both absent where it is not known; ``kernel`` float32 (k, k), the blur before the mean over blocks, absent
-    after truncation; ``factor``, (rows, columns); ``noise_std``; ``scale``, physical = normalised * scale; ``key``
-    "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into `volumes`; ``affine``, of the fine
-    volume.
+    after truncation; ``factor``, (rows, columns); ``noise_std``; ``magnitude``, whether the noise is Rician; ``scale``,
+    physical = normalised * scale; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into
+    `volumes`; ``affine``, of the fine volume.
 
     Rows are axis 0 of the volume. Columns are axis 1, or with ``plane="through"`` axis 2: these slices lie along axis
     1, and resolution is raised along their columns alone. Where the centre of the first voxel goes is said in
@@ -146,6 +146,7 @@ class LowResolutionSliceDataset(Dataset):
             raise ValueError(f"noise_std is {noise_std}; accepted: a number above 0, or None.")
         check_slices(slices)
         self.simulate, self.degradation, self.noise_std = simulate, degradation, noise_std
+        self._rician = magnitude or not simulate
         self.slice_axis = 2 if plane == "in" else 1
         self.factors = (factor, factor) if plane == "in" else (1, factor)
         self._wanted, self._frame = slices, frame
@@ -179,6 +180,7 @@ class LowResolutionSliceDataset(Dataset):
             item["reference"] = item["image"][0]
         return item | {
             "factor": self.factors,
+            "magnitude": self._rician,
             "scale": scale,
             "source": str(volume.path),
             "slice": slice_number,

@@ -12,6 +12,7 @@ from torch import Tensor
 from monai_d3gm.consistency import DownsamplingConsistency, KspaceConsistency
 from monai_d3gm.inferers import linear_part
 from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.transforms.resolution.functional import remove_rician_bias
 
 __all__ = ["D3GMPrepareBatch", "RegressionPrepareBatch", "downsampling_consistency", "kspace_consistency"]
 
@@ -41,21 +42,27 @@ def kspace_consistency(batch: Mapping[str, Any], device: torch.device | str | No
 def downsampling_consistency(
     batch: Mapping[str, Any], device: torch.device | str | None = None
 ) -> DownsamplingConsistency:
-    """The measurement of a batch with ``low_resolution``, ``factor`` and, where present, ``kernel``, ``noise_std``.
+    """The measurement of a batch with ``low_resolution``, ``factor`` and, where present, ``kernel``, ``noise_std`` and
+    ``magnitude``, whether the noise is Rician; its bias is then removed (`remove_rician_bias`).
 
-    The slices of a batch share their factor and their kernel, as those of one volume do.
+    The slices of a batch share their factor and their kernel, as those of one volume do. gamma is estimated from the
+    residual of each: the network has seen the measurement, and mostly errs by less than its noise.
 
     Example:
         >>> batch = {"low_resolution": torch.ones(2, 1, 4, 4), "factor": [(1, 2), (1, 2)]}
         >>> downsampling_consistency(batch).image_shape
         (1, 4, 8)
     """
-    kernel = batch.get("kernel")
+    kernel, noise_std = batch.get("kernel"), torch.as_tensor(batch.get("noise_std", 0.0))
+    low_resolution = batch["low_resolution"]
+    if any(batch.get("magnitude", ())):
+        low_resolution = remove_rician_bias(low_resolution, noise_std)
     return DownsamplingConsistency(
-        batch["low_resolution"].to(device),
+        low_resolution.to(device),
         tuple(batch["factor"][0]),
         kernel=None if kernel is None else kernel[0].to(device),
-        noise_std=batch.get("noise_std", 0.0),
+        noise_std=noise_std,
+        prior_std="residual",
     )
 
 

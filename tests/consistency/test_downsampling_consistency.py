@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operator_checks import assert_adjoint, dense, randn
+from torch import Tensor
 
 from monai_d3gm.consistency import DownsamplingConsistency, fft2c
 
@@ -157,3 +158,51 @@ def test_bad_arguments(low: torch.Tensor, factor: int, kernel: torch.Tensor | No
 def test_bad_call() -> None:
     with pytest.raises(ValueError, match=r"x0_hat must be real of shape \(1, 1, 8, 8\)"):
         DownsamplingConsistency(torch.zeros(1, 1, 4, 4), 2)(torch.zeros(1, 1, 4, 4), 0.5)
+
+
+# --- gamma from the residual ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [None, torch.rand(5, 3, generator=torch.Generator().manual_seed(1))])
+def test_gain_is_the_trace_of_the_operator(kernel: Tensor | None) -> None:
+    """tr(A A^T) / m, from the dense matrix; away from the border, which the blur reflects, its rows are alike."""
+    consistency = DownsamplingConsistency(torch.rand(1, 1, 6, 8, dtype=torch.float64), 4, kernel=kernel)
+    columns = torch.eye(24 * 32, dtype=torch.float64).reshape(-1, 1, 24, 32)
+    rows = consistency.forward(columns).square().sum(0)[0]
+    expected = rows.mean() if kernel is None else rows[1:-1, 1:-1].mean()
+    assert consistency.gain == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_gamma_from_the_residual_leaves_alone_what_explains_the_measurement() -> None:
+    """One image misses the measurement by half of the noise, the other by ten times of it, both by a constant."""
+    truth = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    y = DownsamplingConsistency(torch.zeros(2, 1, 7, 7, dtype=torch.float64), 4).forward(truth)
+    consistency = DownsamplingConsistency(y, 4, noise_std=0.1, prior_std="residual")
+    off = torch.tensor([0.05, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    restored = consistency(truth + off, 1.0)
+    assert torch.equal(restored[0], (truth + off)[0])
+    # r^2 = 1, so that gamma^2 g = 1 - 0.01; n is odd and A A^T = g I: r s^2 / (g gamma^2 + s^2) is left
+    assert float(consistency.residual(restored)[1]) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_gamma_from_the_residual_has_the_size_of_white_errors() -> None:
+    """The weight found for errors of a known gamma is close to gamma^2 / (gamma^2 + s^2), for every item by itself."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(3, 1, 256, 256, generator=generator)
+    gamma, s = torch.tensor([0.5, 1.0, 2.0]).reshape(3, 1, 1, 1), 0.2
+    y = DownsamplingConsistency(torch.zeros(3, 1, 128, 128), 2).forward(truth)
+    y = y + s * torch.randn(y.shape, generator=generator)
+    x0_hat = truth + gamma * torch.randn(truth.shape, generator=generator)
+    adaptive = DownsamplingConsistency(y, 2, noise_std=s, prior_std="residual")(x0_hat, 0.5)
+    stated = DownsamplingConsistency(y, 2, noise_std=s)
+    for i in range(3):
+        expected = stated.select([i]).with_prior_std(lambda t, i=i: float(gamma[i]))(x0_hat[i : i + 1], 0.5)
+        part = (expected - x0_hat[i : i + 1]).norm()
+        assert float((adaptive[i : i + 1] - expected).norm() / part) < 0.05
+
+
+def test_a_hard_projection_needs_no_gamma() -> None:
+    consistency = DownsamplingConsistency(y := torch.rand(1, 1, 4, 4), 2, prior_std="residual")
+    assert torch.allclose(consistency.forward(consistency(torch.rand(1, 1, 8, 8), 0.3)), y, atol=1e-5)
+    with pytest.raises(ValueError, match="prior_std must be .* or 'residual', got 'x'"):
+        DownsamplingConsistency(y, 2, prior_std="x")

@@ -444,3 +444,19 @@ def test_the_residual_of_the_truth_is_the_noise(coils: int) -> None:
     expected = torch.view_as_real(noise)[..., mask, :].square().flatten(1).mean(1).sqrt()
     torch.testing.assert_close(consistency.residual(truth), expected)
     torch.testing.assert_close(consistency.select([1]).residual(truth[1:]), expected[1:])
+
+
+@pytest.mark.parametrize("coils", [None, 3])
+def test_gain_is_the_trace_of_the_operator(coils: int | None) -> None:
+    """tr(A A^H) / m: 1 for rows of the Fourier matrix; with maps whose squares sum to 1, their mean square."""
+    shape = (1, 4, 6) if coils is None else (1, coils, 4, 6)
+    mask = torch.tensor([True, False, True, True, False, False]).expand(shape)
+    maps = None
+    if coils is not None:
+        maps = torch.randn(shape, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+        maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
+    consistency = KspaceConsistency(torch.zeros(shape, dtype=torch.complex128), mask, maps)
+    columns = torch.eye(48, dtype=torch.float64).reshape(48, 2, 4, 6)
+    images = [consistency.forward(column[None]) for column in columns]
+    trace = sum(float(image.abs().square().sum()) for image in images)
+    assert consistency.gain == pytest.approx(trace / (2 * int(mask.sum())), rel=1e-9)

@@ -223,6 +223,18 @@ def test_noise_has_the_stated_level_and_law() -> None:
     assert std == 0 and torch.equal(none, image)
 
 
+def test_the_bias_of_rician_noise_is_removed_in_the_mean_square() -> None:
+    """E y^2 = x^2 + 2 s^2: the corrected mean square is x^2 where nothing is cut off at 0."""
+    noise = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0))
+    y = torch.hypot(5 + noise[0], noise[1])[None]
+    assert float(y.square().mean()) == pytest.approx(27, abs=0.1)
+    assert float(functional.remove_rician_bias(y, 1.0).square().mean()) == pytest.approx(25, abs=0.1)
+    assert torch.allclose(functional.remove_rician_bias(y, 0.0), y)
+    both = functional.remove_rician_bias(torch.cat([y, y]), torch.tensor([0.0, 1.0]))
+    assert torch.allclose(both[:1], y) and torch.equal(both[1:], functional.remove_rician_bias(y, 1.0))
+
+
+
 # --- MONAI's faces ----------------------------------------------------------------------------------------------
 
 

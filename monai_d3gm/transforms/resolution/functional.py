@@ -237,6 +237,24 @@ def degradation_kernel(
     return torch.ones(1, 1) if degradation == "blocks" else random_kernel(generator, sigma)
 
 
+def remove_rician_bias(image: Tensor, noise_std: float | Tensor) -> Tensor:
+    """Remove the bias of Rician noise from a magnitude image: sqrt(max(y^2 - 2 s^2, 0)).
+
+    Noise of standard deviation s per real and imaginary part raises the mean of y^2 by 2 s^2 (McGibney and Smith, Med.
+    Phys. 20, 1993): by s^2 / x on signal x well above it, and from 0 to s sqrt(pi / 2) where there is no signal.
+
+    Args:
+        image: y, real, at least 0 (B, ...).
+        noise_std: s, a number or (B,).
+
+    >>> remove_rician_bias(torch.tensor([[5.0, 1.0]]), 2.0).pow(2)
+    tensor([[17.,  0.]])
+    """
+    noise = torch.as_tensor(noise_std, dtype=image.dtype, device=image.device)
+    noise = noise.reshape(-1, *(1,) * (image.ndim - 1)) if noise.ndim else noise
+    return (image.square() - 2 * noise.square()).clamp(min=0).sqrt()
+
+
 def add_noise(
     image: Tensor, generator: np.random.Generator, snr: float, *, magnitude: bool = True
 ) -> tuple[Tensor, float]:
