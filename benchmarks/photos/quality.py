@@ -141,6 +141,11 @@ def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
             table.append(line)
         print(f"\namount {amount:g}: means over {len(chosen) // len(methods)} photographs\n")
         print(format_table(table, digits=3, markdown=markdown))
+        psnr = {(row["photograph"], row["method"]): row["psnr/rgb/whole"] for row in chosen}
+        each = [
+            {"PSNR RGB": name, **{m: psnr[name, m] for m in methods}} for name in dict.fromkeys(k for k, _ in psnr)
+        ]
+        print(f"\n{format_table(each, digits=2, markdown=markdown)}")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("plane", "plane", {"choices": PLANES, "help": f"where they do, within slices or across: {' or '.join(PLANES)}"}),
     ("degradation", "degradation", {"help": "how resolution is or was lost: truncation, blocks or kernel"}),
     ("frame", "frame", {"type": int, "help": "which volume of files that hold several, from 0"}),
+    ("amount", "amount", {"type": float, "nargs": 2, "help": "range of synthetic weather, from 0, light, to 1, heavy"}),
+    ("degraded", "degraded", {"help": "pattern of the degraded photographs' names, such as 'rain/rain-{id}.png'"}),
+    ("clean", "clean", {"help": "pattern of the clean photographs' names, such as 'norain/norain-{id}.png'"}),
+    ("benchmark", "benchmark", {"help": "a known data set of pairs, such as rain100h or o-haze"}),
+    ("split", "split", {"help": "of a known data set: train or test"}),
     ("format", "format", {"choices": FORMATS, "help": f"of the restored volumes: {' or '.join(FORMATS)}"}),
 )
 # flag, key, the value that it sets, help

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 from PIL import Image
 from small_bundle import SMALL, Run, logging_kept
 
+from monai_d3gm.cli.main import main
 from monai_d3gm.data import bundled_photographs, read_image, write_image
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import LpipsWeightsError, evaluate_photograph, lpips
@@ -137,6 +138,24 @@ def test_evaluate_takes_pairs_and_the_dial(
     (tmp_path / "pairs" / "norain" / "x.png").rename(tmp_path / "pairs" / "norain" / "y.png")
     run = monai_bundle("run", "--config_file", config, "--dataset_dir", tmp_path / "pairs", "--output_dir", tmp_path)
     assert run.status == 1 and "x.png has no partner" in run.err and "y.png has no partner" in run.err
+
+
+def test_the_command_line_names_pairs_by_patterns(
+    photo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `--degraded` and `--clean` say, whatever the layout; a value that is not accepted ends in one line."""
+    write_image(tmp_path / "wet_7.png", COFFEE**2)
+    write_image(tmp_path / "dry_7.png", COFFEE)
+    patterns = ["--degraded", "wet_{id}.png", "--clean", "dry_{id}.png"]
+    command = ["evaluate", str(photo_bundle), str(tmp_path), str(tmp_path / "out"), "--no-progress"]
+    with logging_kept():
+        assert main([*command, *patterns]) == 0
+        assert list(json.loads((tmp_path / "out" / "metrics.json").read_text())["inputs"]) == ["wet_7"]
+        capsys.readouterr()
+        assert main([*command, *patterns, "--overwrite", "--benchmark", "rain9"]) == 1
+        assert "rain9" in capsys.readouterr().err
+        assert main(["evaluate", str(photo_bundle), str(tmp_path), "--synthetic", "--amount", "1", "1.5"]) == 1
+        assert "1.5" in capsys.readouterr().err
 
 
 def test_the_demo_is_of_photographs_that_were_not_trained_on(photo_bundle: Path) -> None:
