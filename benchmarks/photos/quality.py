@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 import monai
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 from peers import PEERS
@@ -58,17 +61,22 @@ def main() -> None:
     parser.add_argument("--amounts", nargs="+", type=float, default=[0.2, 0.6, 1.0], help="0 light, 1 heavy or dense")
     parser.add_argument("--samples", type=int, default=4, help="samples of the mean of 5 evaluations")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--show", type=Path, metavar="JSON", help="print and draw an earlier run, and end")
+    parser.add_argument("--figure", type=Path, help="PNG: PSNR and detail against the fidelity, means over photographs")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
+    if arguments.show:
+        _report(json.loads(arguments.show.read_text())["rows"], arguments)
+        return
     root = Path(find_bundle_root(arguments.bundle))
     config = ConfigParser.load_config_file(root / "configs" / "inference.json")
     options = {name: config[name] for name in ("order", "eta", "t_first", "t_min", "roi_size")}
     options |= {"clip": config["inferer"]["clip"], "seed": arguments.seed} | json.loads(arguments.options)
     paths = dict(text.split("=", 1) for text in arguments.model)
-    models = {name: _load(path, config["network_def"]) for name, path in paths.items()}
+    models = {name: load_model(path, config["network_def"]) for name, path in paths.items()}
     files = [arguments.dataset_dir / f"{name}.png" for name in arguments.photographs]
     rows: list[dict[str, Any]] = []
     for amount in arguments.amounts:
@@ -80,7 +88,7 @@ def main() -> None:
                 row = {"photograph": item["key"].split(":")[0], "amount": amount, "method": method}
                 rows.append(row | evaluate_photograph(image, truth) | photograph_detail(image, truth))
 
-    _print(rows, arguments.markdown)
+    _report(rows, arguments)
     if arguments.output:
         result = {
             "bundle": arguments.bundle,
@@ -97,7 +105,7 @@ def main() -> None:
             temporary.write_text(json.dumps(result))
 
 
-def _load(path: str, network_def: dict[str, Any]) -> tuple[Any, Any]:
+def load_model(path: str, network_def: dict[str, Any]) -> tuple[Any, Any]:
     """The network of the bundle's config with as many input channels as the weights have, and their scheduler."""
     channels = read_checkpoint(path)["model"]["intro.weight"].shape[1]
     network = ConfigParser({"network": network_def | {"in_channels": channels}}).get_parsed_content("network").eval()
@@ -129,6 +137,37 @@ def _restore(
             yield f"{name}: {setting}", shown(inferer(mu, network, items=keys))
 
 
+def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    _print(rows, arguments.markdown)
+    if arguments.figure:
+        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
+        _draw(rows, arguments.figure)
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The dial: each figure against the fidelity, a line for each amount."""
+    titles = {
+        "psnr/rgb/whole": "PSNR RGB (dB)",
+        "gmsd/y/whole": "GMSD of Y",
+        "spectrum_mean_db/y/whole": "spectrum of Y (dB)",
+    }
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (key, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
+        for amount in sorted({row["amount"] for row in rows}):
+            points: dict[float, list[float]] = {}
+            for row in rows:
+                dial = re.search(r": fidelity ([\d.]+), ", row["method"])
+                if dial and row["amount"] == amount:
+                    points.setdefault(float(dial[1]), []).append(row[key])
+            x = sorted(points)
+            axes.plot(x, [np.mean(points[value]) for value in x], "o-", label=f"amount {amount:g}")
+        axes.set(xlabel="fidelity", title=title)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
 def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for amount in sorted({row["amount"] for row in rows}):
@@ -142,9 +181,7 @@ def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
         print(f"\namount {amount:g}: means over {len(chosen) // len(methods)} photographs\n")
         print(format_table(table, digits=3, markdown=markdown))
         psnr = {(row["photograph"], row["method"]): row["psnr/rgb/whole"] for row in chosen}
-        each = [
-            {"PSNR RGB": name, **{m: psnr[name, m] for m in methods}} for name in dict.fromkeys(k for k, _ in psnr)
-        ]
+        each = [{"PSNR RGB": name, **{m: psnr[name, m] for m in methods}} for name in dict.fromkeys(k for k, _ in psnr)]
         print(f"\n{format_table(each, digits=2, markdown=markdown)}")
 
 
