@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_d3gm.networks.schedulers.d3gm import RHO_LIMIT, D3GMScheduler
-from monai_d3gm.sde import process_from_config
+from monai_d3gm.sde import DiffusionProcess, process_from_config
 
 __all__ = [
     "CheckpointError",
@@ -27,6 +27,7 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "save_checkpoint",
+    "trained_range",
     "weights_hash",
 ]
 
@@ -78,8 +79,7 @@ def save_checkpoint(
     process = scheduler.process
     rho_range = scheduler.rho_range
     if rho_range is None:
-        ends = process.rho(torch.tensor([1.0, 1.0 / scheduler.num_train_timesteps])).clamp(-RHO_LIMIT, RHO_LIMIT)
-        rho_range = (float(ends[0]), float(ends[1]))
+        rho_range = trained_range(process, scheduler.num_train_timesteps)
     content = {
         "model": {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()},
         "d3gm": {
@@ -128,6 +128,17 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{file}: not a D3GM checkpoint: its entry 'd3gm' lacks {', '.join(missing)}.")
     return {"model": model, "d3gm": info}
+
+
+def trained_range(process: DiffusionProcess, num_train_timesteps: int) -> tuple[float, float]:
+    """The range of rho that a training at the times 1/N ... 1 covers, as the network is given it.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> print(f"{trained_range(D3GMProcess(), 1000)[0]:.2f}")
+    -2.75
+    """
+    ends = process.rho(torch.tensor([1.0, 1.0 / num_train_timesteps])).clamp(-RHO_LIMIT, RHO_LIMIT)
+    return float(ends[0]), float(ends[1])
 
 
 def load_checkpoint(
