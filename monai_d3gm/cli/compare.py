@@ -18,7 +18,7 @@ def add_parser(commands: Commands) -> None:
         "compare", help="compare processes under one network and budget", description=compare.__doc__
     )
     parser.set_defaults(command=compare)
-    parser.add_argument("config", metavar="CONFIG", help="the experiment, a JSON file such as those in benchmarks/compare")
+    parser.add_argument("config", metavar="CONFIG", help="the experiment, a JSON file; see benchmarks/compare")
     parser.add_argument("output", metavar="OUTPUT", nargs="?", help="folder for weights, figures and the report")
     parser.add_argument("--seeds", type=int, nargs="+", help="of training and sampling, in place of the experiment's")
     parser.add_argument("--dataset-dir", metavar="DIR", help="the key dataset_dir of the bundle's train.json")

@@ -67,9 +67,10 @@ class Item:
 
 
 def crps(samples: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """The mean over pixels of the fair CRPS of an ensemble (Ferro 2014): ``mean |x_i - y| - mean_{i<j} |x_i - x_j| / 2``.
+    """The mean over pixels of the fair CRPS of an ensemble (Ferro 2014).
 
-    Unbiased for any number of samples; of a single one it is the absolute error.
+    ``mean_i |x_i - y| - mean_{i<j} |x_i - x_j| / 2``, unbiased for any number of samples; of a single one it is the
+    absolute error.
 
     Args:
         samples: (S, ...).
@@ -179,9 +180,7 @@ class Evaluator:
             temporary.write_text(json.dumps({**unit, "rows": rows}), encoding="utf-8")
         return rows
 
-    def _draw(
-        self, network: nn.Module, scheduler: D3GMScheduler, inferer: Any, setting: Setting, item: Item
-    ) -> Tensor:
+    def _draw(self, network: nn.Module, scheduler: D3GMScheduler, inferer: Any, setting: Setting, item: Item) -> Tensor:
         """The samples of an item as images, (S, 1 or 3, H, W)."""
         batch = collate_slices([item.content])
         mu = batch["mu"].to(self.device)

@@ -1,7 +1,7 @@
 """What is compared, as a JSON file: networks, the processes that they run under, settings of the sampler, data.
 
-The file stands on a bundle's ``configs/train.json``: its expressions may name what that file defines (``@dataset_dir``),
-and ``common`` and each network's entry override its keys, such as ``network_def::width``.
+The file stands on a bundle's ``configs/train.json``: its expressions may name what that file defines
+(``@dataset_dir``), and ``common`` and each network's entry override its keys, such as ``network_def::width``.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ class Setting:
         """All but the number of steps, in words."""
         words = [f"order {self.order}" if self.solver == "exponential" else self.solver.replace("_", "-")]
         words.append(f"eta {self.eta:g}")
-        words += ["grid t"] * (self.grid != "rho")
-        words += [f"first step to c/a {self.first_noise:g}"] * (self.first_noise is not None)
-        words += [f"to c/a {self.last_noise:g}"] * (self.last_noise is not None)
-        words += [f"temperature {self.temperature:g}"] * (self.temperature != 1)
-        words += [f"fidelity {self.fidelity:g}"] * (self.fidelity > 0)
-        words += [f"from the estimate at c/a {self.start_noise or 0:g}"] * (self.start_noise is not None)
-        words += ["without consistency"] * (not self.consistency)
+        if self.grid != "rho":
+            words.append(f"grid {self.grid}")
+        noises = {"first step to": self.first_noise, "to": self.last_noise, "from the estimate at": self.start_noise}
+        words += [f"{name} c/a {noise:g}" for name, noise in noises.items() if noise is not None]
+        others = {"temperature": (self.temperature, 1), "fidelity": (self.fidelity, 0)}
+        words += [f"{name} {value:g}" for name, (value, usual) in others.items() if value != usual]
+        if not self.consistency:
+            words.append("without consistency")
         return ", ".join(words)
 
     def __str__(self) -> str:
@@ -143,11 +144,11 @@ def settings_from(entries: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Network:
-    """A network to train, by the keys of train.json that it overrides, or trained weights."""
+    """A network: the keys of train.json that it overrides, and trained weights, or None where it is to be trained."""
 
     name: str
     overrides: Mapping[str, Any]
-    weights: Path | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ class Experiment:
             - ``bundle``: name or folder of the bundle whose ``configs/train.json`` it stands on.
             - ``imports``, ``values``: further imports, and keys that are added to that file.
             - ``common``: keys of it that are set for every network.
-            - ``networks``: name -> keys that are set for this one; or ``{"weights": file}``, which are not trained.
+            - ``networks``: name -> keys that are set for this one; with ``weights``, a file in which ``{seed}`` and
+              ``{bundle_root}`` are replaced, it is not trained.
             - ``methods``: name -> ``{"network": name, "process": {...}}``; without it each network under the process
               that it is trained for.
             - ``settings``: of the sampler, `Setting`; lists are multiplied out.
@@ -214,8 +216,8 @@ class Experiment:
               ``criteria`` (``psnr``, ``crps``) and over ``choosing_seeds``, and the figures taken on the second.
             - ``seeds``: of training and sampling.
             - ``reference``: the method that the others are compared with; the last if not given.
-            - ``subjects``: regular expression with one group, the subject in an item's key; else what stands before ":".
-            - ``data_consistency``, ``to_image``, ``clip``: as `RestorationEvaluator` and `RestorationInferer` have them.
+            - ``subjects``: regular expression with one group, the subject in an item's key; else what is before ":".
+            - ``data_consistency``, ``to_image``, ``clip``: as `RestorationEvaluator` and `RestorationInferer` do.
             - ``lipschitz``: measure the networks' Lipschitz constants.
         settings: keys of train.json that the command line sets, such as ``dataset_dir``.
         seeds: in place of the file's.
@@ -273,11 +275,9 @@ class Experiment:
         base["imports"] = [*base.get("imports", []), *self.content.get("imports", [])]
         parser = ConfigParser(base)
         parser.update({"bundle_root": str(self.root)})
-        pairs = dict(self.content.get("values", {}))
-        trained = None if network is None else self.networks[network]
-        if trained is None or trained.weights is None:
-            pairs |= self.content.get("common", {})
-        pairs |= {} if trained is None else trained.overrides
+        pairs = {**self.content.get("values", {}), **self.content.get("common", {})}
+        if network is not None:
+            pairs |= self.networks[network].overrides
         for key, value in {**pairs, **self.given, **overrides}.items():
             first = re.split("::|#", key)[0]
             if first not in base and first not in self.content.get("values", {}) and first not in overrides:
@@ -313,11 +313,8 @@ class Experiment:
     def _network(self, name: str, entry: Mapping[str, Any]) -> Network:
         if not re.fullmatch(r"[\w .,+()=-]+", name):
             raise ExperimentError(f"networks has {name!r}; accepted: letters, digits and . , + ( ) = -")
-        if "weights" not in entry:
-            return Network(name, dict(entry))
-        _check_keys(f"networks: {name}", entry, ["weights"])
-        path = Path(str(entry["weights"]).replace("@bundle_root", str(self.root)))
-        return Network(name, {}, path)
+        overrides = dict(entry)
+        return Network(name, overrides, weights=overrides.pop("weights", None))
 
     def _methods(self) -> list[Method]:
         entries = self.content.get("methods") or {name: {"network": name} for name in self.networks}
@@ -345,7 +342,8 @@ class Experiment:
             for first in self.methods.values():
                 if first is second:
                     break
-                if first.name not in found and self._alike(first, second) and same_curves(first.process, second.process):
+                alike = same_curves(first.process, second.process) and self._alike(first, second)
+                if alike and first.name not in found:
                     found[second.name] = first.name
                     break
         return found

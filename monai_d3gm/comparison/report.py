@@ -30,8 +30,8 @@ _CHOSEN = {
 }
 _SWEEP = ("psnr", "crps", "spread", "spectrum")
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border-bottom:1px solid #ccc;padding:.25em .7em;text-align:left}
-td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}pre{background:#f5f5f5;padding:1em;overflow:auto}
+table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border-bottom:1px solid #ccc;padding:.25em .7em}
+th{text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}pre{background:#f5f5f5;padding:1em;overflow:auto}
 .note{color:#555}"""
 
 
@@ -204,15 +204,19 @@ def _spread(values: Sequence[float]) -> str:
 def _facts(results: Mapping[str, Any]) -> list[str]:
     experiment, place = results["experiment"], results["machine"]
     facts = [
-        f"Seeds {', '.join(map(str, experiment['seeds']))}; ± is half of Student's 95 % interval of the mean over them. "
-        "Intervals over subjects are of the bootstrap, from five subjects up. Settings were chosen for each method on "
+        f"Seeds {', '.join(map(str, experiment['seeds']))}; ± is half of Student's 95 % interval of the mean over them."
+        " Intervals over subjects are of the bootstrap, from five subjects up. Settings were chosen for each method on "
         f"{', '.join(experiment.get('choosing', {})) or 'nothing'}, by the mean over seeds and subjects."
     ]
-    facts += [f"{one} has the curves of {other} and the same training: they are one." for one, other in results["coincide"].items()]
+    facts += [
+        f"{one} has the curves of {other} and the same training: they are one."
+        for one, other in results["coincide"].items()
+    ]
     facts += [f"{method} is left out: {why}." for method, why in results["refused"].items()]
     facts += [f"{remark}." for remark in results["remarks"]]
     versions = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
-    facts.append(f"{place['system']}, {place['processor']}, {place['threads']} thread(s), {place['device']}; {versions}.")
+    where = f"{place['system']}, {place['processor']}, {place['threads']} thread(s), {place['device']}"
+    facts.append(f"{where}; {versions}.")
     return facts
 
 
@@ -220,7 +224,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
     titles = list(dict.fromkeys(title for row in rows for title in row))
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     lines = [
-        "".join(f'<td{" class=n" if i > 1 else ""}>{html.escape(row.get(t, ""))}</td>' for i, t in enumerate(titles))
+        "".join(f"<td{' class=n' if i > 1 else ''}>{html.escape(row.get(t, ''))}</td>" for i, t in enumerate(titles))
         for row in rows
     ]
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
@@ -279,8 +283,8 @@ def _sweep(rows: Sequence[Row], condition: str) -> Figure:
 
 
 def _limit(axes: Sequence[Any], name: str) -> None:
-    """Keep a sampler that diverges from hiding the others: PSNR within 12 dB of the best, the rest within 4 medians."""
-    values = np.concatenate([line.get_ydata() for axis in axes for line in axis.get_lines() if len(line.get_xdata()) > 0])
+    """A sampler that diverges is not to hide the others: PSNR within 12 dB of the best, the rest within 4 medians."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for axis in axes for line in axis.get_lines()])
     values = values[np.isfinite(values)]
     if name == "psnr":
         axes[0].set_ylim(max(values.min() - 0.3, values.max() - 12), values.max() + 0.3)

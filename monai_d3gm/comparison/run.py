@@ -17,22 +17,19 @@ import torch
 from tqdm import tqdm
 
 from monai_d3gm import __version__
+from monai_d3gm.comparison.diagnosis import lipschitz
 from monai_d3gm.comparison.evaluation import Evaluator, Row, means, process_scheduler
 from monai_d3gm.comparison.experiment import CRITERIA, Condition, Experiment, Method, Setting
 from monai_d3gm.comparison.report import write_report
 from monai_d3gm.comparison.training import load, train, weights_path
 from monai_d3gm.data.files import atomic_path, writable_folder
 from monai_d3gm.networks.checkpoint import build_scheduler, weights_hash
-from monai_d3gm.networks.lipschitz import local_lipschitz
-from monai_d3gm.networks.schedulers import D3GMScheduler, pad_to_multiple, size_multiple
+from monai_d3gm.networks.schedulers import D3GMScheduler
 
 __all__ = ["Results", "compare", "machine", "plan"]
 
 INPUT = "input"
 """The method of the rows of what restoration starts from."""
-
-_LIPSCHITZ_NOISE = 0.2
-"""The noise level c / a at which a network's Jacobian is taken."""
 
 
 @dataclass
@@ -149,9 +146,7 @@ class _Run:
         used = [m.network for m in self.experiment.methods.values() if m.name not in self.experiment.coincide]
         for seed in self.experiment.seeds:
             for network in dict.fromkeys(used):
-                path = train(
-                    self.experiment, network, seed, self.output, device=self.device, progress=self.progress
-                )
+                path = train(self.experiment, network, seed, self.output, device=self.device, progress=self.progress)
                 self.results.weights.setdefault(network, {})[seed] = weights_hash(path)
         self._choose()
         self._take_final()
@@ -225,20 +220,14 @@ class _Run:
             self.results.final += [{**about, **row} for row in self.evaluator.degraded(condition)]
 
     def _measure_lipschitz(self, networks: list[str]) -> None:
-        """The largest singular value of the Jacobian of F in its input, at the first final image."""
+        """Of every network, at the first final image."""
         item = self.evaluator.items(next(iter(self.experiment.final.values())))[0]
         mu = item.content["mu"][None].to(self.device)
         for network in networks:
             for seed in self.experiment.seeds:
                 module, information = self._network(network, seed)
-                scheduler = build_scheduler(information)
-                time = float(scheduler.process.time_of_rho(-np.log(_LIPSCHITZ_NOISE)))
-                _, _, c = scheduler.process.curves(time)
-                noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(0)).to(mu)
-                inputs, rho = scheduler.network_input(mu + float(c) * noise, mu, time)
-                inputs = pad_to_multiple(inputs, size_multiple(module))
-                constant = local_lipschitz(lambda x, f=module, r=rho: f(x, timesteps=r), inputs)  # type: ignore[misc]
-                self.results.lipschitz.setdefault(network, {})[seed] = float(constant[0])
+                constant = lipschitz(module, build_scheduler(information), mu)
+                self.results.lipschitz.setdefault(network, {})[seed] = constant
 
     def _write(self) -> None:
         results = self.results

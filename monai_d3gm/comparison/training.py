@@ -22,7 +22,9 @@ __all__ = ["load", "train", "weights_path"]
 def weights_path(experiment: Experiment, network: str, seed: int, output: Path) -> Path:
     """Where a network's weights are, or will be."""
     given = experiment.networks[network].weights
-    return output / "networks" / network / f"seed{seed}" / "model.pt" if given is None else given
+    if given is None:
+        return output / "networks" / network / f"seed{seed}" / "model.pt"
+    return Path(given.format(seed=seed, bundle_root=experiment.root))
 
 
 def train(
@@ -77,9 +79,8 @@ def train(
         set_determinism(None)
     scheduler.process = process  # a mixture leaves the last one
     training = {"experiment": experiment.title, "network": network, **parser.get_parsed_content("training")}
-    save_checkpoint(
-        target, parser.get_parsed_content("ema").ema_model, scheduler, parser.get_parsed_content("normalization"), training
-    )
+    average, normalization = (parser.get_parsed_content(key) for key in ("ema", "normalization"))
+    save_checkpoint(target, average.ema_model, scheduler, normalization, training)
     return target
 
 
