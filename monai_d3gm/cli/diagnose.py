@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import find_bundle_root
+from monai_d3gm.bundle import BundleError, find_bundle_root
 from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, make_workflow
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from monai_d3gm.comparison.diagnosis import Diagnosis, Pair
 
 _CONFIG = "evaluate.json"
+_EXAMPLE = '{"name": "D3GMProcess", "tau": 4}'
 _OUTPUTS = ("diagnosis.json", "trajectories.png")
 
 
@@ -63,8 +64,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
         for name in _OUTPUTS:
             if (output / name).exists() and not arguments.overwrite:
                 raise OutputError(f"{output / name} exists; set --overwrite to replace it.")
-        given = [json.loads(text) for text in arguments.process or []]
-        processes = [process_from_config(config) for config in given]
+        processes = [process_from_config(_process(text)) for text in arguments.process or []]
     progress = settings.pop("progress", True)
     if arguments.weights is not None:
         settings["weights"] = str(Path(arguments.weights).absolute())
@@ -93,6 +93,16 @@ def diagnose(arguments: argparse.Namespace) -> int:
         temporary.write_text(json.dumps({"pairs": len(pairs), "processes": [asdict(d) for d in found]}, indent=2))
     print(_table(found, len(pairs)))
     return 0
+
+
+def _process(text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"process is {text!r}; accepted: JSON such as {_EXAMPLE}.") from error
+    if not isinstance(config, dict):
+        raise BundleError(f"process is {text!r}; accepted: JSON such as {_EXAMPLE}.")
+    return config
 
 
 def _known(root: Path, settings: dict[str, Any]) -> dict[str, Any]:

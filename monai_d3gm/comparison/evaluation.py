@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+_KEPT = 64
+"""Data sets of up to this many images are kept in memory."""
+
 FIGURES = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -51,14 +55,39 @@ mean over pixels of the fair continuous ranked probability score of the samples,
 their standard deviation; for MR images the data range is the maximum of the reference slice, for photographs 1."""
 
 
-@dataclass(frozen=True)
 class Item:
-    """An image to restore: what a data set gives, its key and the hash of its content."""
+    """An image to restore, read when asked for.
 
-    key: str
-    subject: str
-    content: Mapping[str, Any]
-    digest: str
+    Args:
+        dataset: that it is of.
+        index: in the data set.
+        crop: extent of the central crop of a photograph, or None.
+    """
+
+    def __init__(self, dataset: Any, index: int, crop: int | None) -> None:
+        self._dataset, self._index, self._crop = dataset, index, crop
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What the data set gives, with ``mu``, ``reference`` and ``key``; read once."""
+        content: dict[str, Any] = self._dataset[self._index]
+        if self._crop is None:
+            return content
+        size = (self._crop, self._crop)
+        return content | {name: center_crop(content[name], size) for name in ("mu", "reference")}
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return str(self.content["key"])
+
+    @property
+    def digest(self) -> str:
+        """The hash of what is restored and compared with."""
+        digest = hashlib.sha256(self.key.encode())
+        for name in ("mu", "reference"):
+            digest.update(np.ascontiguousarray(self.content[name]).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def reference(self) -> Tensor:
@@ -88,10 +117,10 @@ def crps(samples: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
 
 
 class Evaluator:
-    """Takes figures and keeps them in ``folder``, one file for each network, process, setting, seed and condition.
+    """Takes figures and keeps them in ``folder``, one file for each network, process, setting, seed and image.
 
     What a file holds is a function of what it is named by: the hash of the weights, the process, the setting, the seed
-    and the hashes of the items. So a run that was killed goes on, and a change of any of them is taken anew.
+    and the hash of the image. So a run that was killed goes on, and a change of any of them is taken anew.
 
     Args:
         experiment: what is compared.
@@ -104,26 +133,20 @@ class Evaluator:
         self.folder = folder
         self.device = device
         self.remarks: list[str] = []
-        self._items: dict[str, list[Item]] = {}
+        self._items: dict[Condition, list[Item]] = {}
         self._consistency: Callable[..., Any] | None = experiment.component("data_consistency")
         self._to_image: Callable[[Tensor], Tensor] | None = experiment.component("to_image")
         self._clip = experiment.component("clip")
 
-    def items(self, condition: Condition) -> list[Item]:
-        """The items of a condition; read once."""
-        name = json.dumps(asdict(condition), sort_keys=True, default=str)
-        if name not in self._items:
-            dataset = self.experiment.dataset(condition)
-            self._items[name] = [self._item(dataset[index], condition.crop) for index in range(len(dataset))]
-        return self._items[name]
-
-    def _item(self, content: dict[str, Any], crop: int | None) -> Item:
-        if crop is not None:
-            content = content | {name: center_crop(content[name], (crop, crop)) for name in ("mu", "reference")}
-        digest = hashlib.sha256(content["key"].encode())
-        for name in ("mu", "reference"):
-            digest.update(np.ascontiguousarray(content[name]).tobytes())
-        return Item(content["key"], self.experiment.subject(content["key"]), content, digest.hexdigest()[:16])
+    def items(self, condition: Condition) -> Iterable[Item]:
+        """The items of a condition; those of small data sets are kept in memory."""
+        if condition in self._items:
+            return self._items[condition]
+        dataset = self.experiment.dataset(condition)
+        items = (Item(dataset, index, condition.crop) for index in range(len(dataset)))
+        if len(dataset) > _KEPT:
+            return items
+        return self._items.setdefault(condition, list(items))
 
     def image(self, x: Tensor, item: Item) -> Tensor:
         """Samples (B, C, H, W) of an item as the images that are judged, (B, 1 or 3, H, W)."""
@@ -136,7 +159,7 @@ class Evaluator:
         rows = []
         for item in self.items(condition):
             images = self.image(item.content["mu"][None], item)
-            rows.append({"item": item.key, "subject": item.subject, **self._figures(images, item.reference)})
+            rows.append(self._row(item, images))
         return rows
 
     def restored(
@@ -158,27 +181,23 @@ class Evaluator:
             seed: of the noise.
             condition: the data.
         """
-        items = self.items(condition)
-        unit = {
-            "weights": weights,
-            "process": scheduler.process.config(),
-            "setting": asdict(setting),
-            "seed": seed,
-            "items": {item.key: item.digest for item in items},
-        }
-        name = hashlib.sha256(json.dumps(unit, sort_keys=True).encode()).hexdigest()[:24]
-        file = self.folder / f"{name}.json"
-        if file.is_file():
-            rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"]
-            return rows
         inferer = setting.inferer(scheduler, seed, self._clip)
-        rows = []
-        for item in items:
-            images = self._draw(network, scheduler, inferer, setting, item)
-            rows.append({"item": item.key, "subject": item.subject, **self._figures(images, item.reference)})
-        with atomic_path(file) as temporary:
-            temporary.write_text(json.dumps({**unit, "rows": rows}), encoding="utf-8")
+        made_by = {"weights": weights, "process": scheduler.process.config(), "setting": asdict(setting), "seed": seed}
+        rows: list[Row] = []
+        for item in self.items(condition):
+            unit = {**made_by, "clip": self._clip, "item": item.key, "content": item.digest}
+            name = hashlib.sha256(json.dumps(unit, sort_keys=True).encode()).hexdigest()[:24]
+            file = self.folder / f"{name}.json"
+            if not file.is_file():
+                row = self._row(item, self._draw(network, scheduler, inferer, setting, item))
+                with atomic_path(file) as temporary:
+                    temporary.write_text(json.dumps({**unit, "row": row}), encoding="utf-8")
+            rows.append(json.loads(file.read_text(encoding="utf-8"))["row"])
         return rows
+
+    def _row(self, item: Item, images: Tensor) -> Row:
+        subject = self.experiment.subject(item.key)
+        return {"item": item.key, "subject": subject, **self._figures(images, item.reference)}
 
     def _draw(self, network: nn.Module, scheduler: D3GMScheduler, inferer: Any, setting: Setting, item: Item) -> Tensor:
         """The samples of an item as images, (S, 1 or 3, H, W)."""

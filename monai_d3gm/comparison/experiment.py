@@ -160,7 +160,7 @@ class Method:
     process: DiffusionProcess
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """Data on which figures are taken.
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from monai_d3gm import __version__
 from monai_d3gm.comparison.diagnosis import lipschitz
-from monai_d3gm.comparison.evaluation import Evaluator, Row, means, process_scheduler
+from monai_d3gm.comparison.evaluation import Evaluator, Item, Row, means, process_scheduler
 from monai_d3gm.comparison.experiment import CRITERIA, Condition, Experiment, Method, Setting
 from monai_d3gm.comparison.report import write_report
 from monai_d3gm.comparison.training import load, train, weights_path
@@ -98,13 +98,20 @@ def plan(experiment: Experiment) -> list[str]:
         lines.append(f"method {method.name}: {method.process!r}" + (f", the same as {same}" if same else ""))
         for setting in experiment.settings:
             setting.inferer(D3GMScheduler(method.process), 0)
-    evaluator = Evaluator(experiment, Path())
+    counts: dict[str, int] = {}
     for part, conditions in (("choosing", experiment.choosing), ("final", experiment.final)):
         for condition in conditions.values():
-            lines.append(f"{part} on {condition.name}: {len(evaluator.items(condition))} images")
+            dataset = experiment.dataset(condition)
+            counts[condition.name] = len(dataset)
+            item = Item(dataset, 0, condition.crop)
+            extent = "x".join(map(str, item.content["mu"].shape))
+            lines.append(
+                f"{part} on {condition.name}: {len(dataset)} images, the first {extent}, "
+                f"subject {experiment.subject(item.key)}"
+            )
     calls = sum(setting.evaluations * setting.samples for setting in experiment.settings)
     distinct = len(experiment.methods) - len(experiment.coincide)
-    images = sum(len(evaluator.items(condition)) for condition in experiment.choosing.values())
+    images = sum(counts[name] for name in experiment.choosing)
     lines.append(
         f"choosing: {len(experiment.settings)} settings, "
         f"{calls * images * distinct * len(experiment.choosing_seeds)} evaluations of a network on an image"
@@ -221,7 +228,7 @@ class _Run:
 
     def _measure_lipschitz(self, networks: list[str]) -> None:
         """Of every network, at the first final image."""
-        item = self.evaluator.items(next(iter(self.experiment.final.values())))[0]
+        item = next(iter(self.evaluator.items(next(iter(self.experiment.final.values())))))
         mu = item.content["mu"][None].to(self.device)
         for network in networks:
             for seed in self.experiment.seeds:

@@ -80,7 +80,7 @@ def train(
     scheduler.process = process  # a mixture leaves the last one
     training = {"experiment": experiment.title, "network": network, **parser.get_parsed_content("training")}
     average, normalization = (parser.get_parsed_content(key) for key in ("ema", "normalization"))
-    save_checkpoint(target, average.ema_model, scheduler, normalization, training)
+    save_checkpoint(target, average.ema_model, scheduler, normalization, training, max_bytes=None)
     return target
 
 

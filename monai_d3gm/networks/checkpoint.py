@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 16_000_000
-"""Largest size of a checkpoint's file."""
+"""Largest size of a bundle's checkpoint."""
 
 _ENTRIES = ("process", "rho_range", "prediction_type", "sigma_data", "normalization", "training")
 _SHOWN = 3
@@ -48,6 +48,7 @@ def save_checkpoint(
     scheduler: D3GMScheduler,
     normalization: Mapping[str, Any],
     training: Mapping[str, Any],
+    max_bytes: int | None = MAX_BYTES,
 ) -> None:
     """Write a checkpoint whole or not at all; the same content gives the same bytes.
 
@@ -59,9 +60,10 @@ def save_checkpoint(
             from t = 1 to its first timestep is stated.
         normalization: how the images were scaled; plain containers.
         training: data and budget; plain containers.
+        max_bytes: largest size of the file; None for any, where it is not to be part of a bundle.
 
     Raises:
-        CheckpointError: the file would hold other than tensors and plain containers, be above 16 MB, or cannot be
+        CheckpointError: the file would hold other than tensors and plain containers, be too large, or cannot be
             written.
 
     Example:
@@ -96,8 +98,8 @@ def save_checkpoint(
         with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
             torch.save(content, file)
         size = temporary.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {MAX_BYTES / 1e6:.0f}.")
+        if max_bytes is not None and size > max_bytes:
+            raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {max_bytes / 1e6:.0f}.")
         read_checkpoint(temporary)
         temporary.replace(target)
     except OSError as error:
