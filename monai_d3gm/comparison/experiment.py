@@ -78,7 +78,7 @@ class Setting:
             words.append(f"grid {self.grid}")
         noises = {"first step to": self.first_noise, "to": self.last_noise, "from the estimate at": self.start_noise}
         words += [f"{name} c/a {noise:g}" for name, noise in noises.items() if noise is not None]
-        others = {"temperature": (self.temperature, 1), "fidelity": (self.fidelity, 0)}
+        others = {"temperature": (self.temperature, 1), "fidelity": (self.fidelity, 0), "samples": (self.samples, 2)}
         words += [f"{name} {value:g}" for name, (value, usual) in others.items() if value != usual]
         if not self.consistency:
             words.append("without consistency")
@@ -248,9 +248,11 @@ class Experiment:
         self.title, self.about = str(content["title"]), str(content.get("about", ""))
         self.root = Path(find_bundle_root(content["bundle"])).absolute()
         self.seeds = [int(seed) for seed in (content.get("seeds", [0]) if seeds is None else seeds)]
-        self.choosing_seeds = [seed for seed in content.get("choosing_seeds", self.seeds) if seed in self.seeds]
+        self.choosing_seeds = [int(seed) for seed in content.get("choosing_seeds", self.seeds)]
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ExperimentError(f"seeds is {self.seeds}; accepted: at least one, each once.")
+        if set(self.choosing_seeds) - set(self.seeds):
+            raise ExperimentError(f"choosing_seeds is {self.choosing_seeds}; accepted: of the seeds, {self.seeds}.")
         self.criteria = list(content.get("criteria", CRITERIA))
         if not self.criteria or set(self.criteria) - set(CRITERIA):
             raise ExperimentError(f"criteria is {self.criteria}; accepted: {', '.join(CRITERIA)}.")

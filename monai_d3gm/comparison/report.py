@@ -23,6 +23,7 @@ from monai_d3gm.metrics import Summary, paired_difference
 __all__ = ["final_table", "seed_interval", "verdicts", "write_report"]
 
 INPUT = "input"
+"""The method of the rows of what restoration starts from."""
 
 _CHOSEN = {
     "psnr": "Most faithful image: settings chosen by PSNR",

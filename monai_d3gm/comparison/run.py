@@ -20,16 +20,13 @@ from monai_d3gm import __version__
 from monai_d3gm.comparison.diagnosis import lipschitz
 from monai_d3gm.comparison.evaluation import Evaluator, Item, Row, means, process_scheduler
 from monai_d3gm.comparison.experiment import CRITERIA, Condition, Experiment, Method, Setting
-from monai_d3gm.comparison.report import write_report
+from monai_d3gm.comparison.report import INPUT, write_report
 from monai_d3gm.comparison.training import load, train, weights_path
 from monai_d3gm.data.files import atomic_path, writable_folder
 from monai_d3gm.networks.checkpoint import build_scheduler, weights_hash
 from monai_d3gm.networks.schedulers import D3GMScheduler
 
 __all__ = ["Results", "compare", "machine", "plan"]
-
-INPUT = "input"
-"""The method of the rows of what restoration starts from."""
 
 
 @dataclass
@@ -150,6 +147,8 @@ class _Run:
         self._loaded: tuple[tuple[str, int], torch.nn.Module, Mapping[str, Any]] | None = None
 
     def all(self) -> Results:
+        """Train, choose, judge, write."""
+        torch.set_num_threads(int(self.experiment.parser().get_parsed_content("num_threads")))
         used = [m.network for m in self.experiment.methods.values() if m.name not in self.experiment.coincide]
         for seed in self.experiment.seeds:
             for network in dict.fromkeys(used):
@@ -202,26 +201,20 @@ class _Run:
                     bar.update()
         for method in self._methods():
             rows = [row for row in self.results.choosing if row["method"] == method.name]
-            if not rows:
-                continue
-            self.results.chosen[method.name] = {}
-            for criterion in self.experiment.criteria:
-                values = {s: _mean([r for r in rows if r["setting"] == str(s)], criterion) for s in settings}
-                sign = CRITERIA[criterion]
-                best = max(settings, key=lambda s: (sign * values[s], -s.evaluations))  # noqa: B023
-                self.results.chosen[method.name][criterion] = best
+            if rows:
+                found = {criterion: _best(settings, rows, criterion) for criterion in self.experiment.criteria}
+                self.results.chosen[method.name] = found
 
     def _take_final(self) -> None:
-        chosen = self.results.chosen
-        jobs = [(s, m) for s in self.experiment.seeds for m in self._methods() if m.name in chosen or not chosen]
-        with tqdm(total=len(jobs), disable=not self.progress, desc="figures", unit="network") as bar:
-            for seed, method in jobs:
-                for setting in dict.fromkeys(chosen.get(method.name, {}).values()):
-                    for condition in self.experiment.final.values():
-                        rows = self._rows(method, seed, condition, setting)
-                        by = [name for name, each in chosen[method.name].items() if each == setting]
-                        self.results.final += [{**row, "chosen_by": by} for row in rows]
-                bar.update()
+        """The figures of the chosen settings, and of what restoration starts from."""
+        jobs = [(s, m) for s in self.experiment.seeds for m in self._methods() if m.name in self.results.chosen]
+        for seed, method in tqdm(jobs, disable=not self.progress, desc="figures", unit="network"):
+            chosen = self.results.chosen[method.name]
+            for setting in dict.fromkeys(chosen.values()):
+                by = [criterion for criterion, each in chosen.items() if each == setting]
+                for condition in self.experiment.final.values():
+                    rows = self._rows(method, seed, condition, setting)
+                    self.results.final += [{**row, "chosen_by": by} for row in rows]
         for condition in self.experiment.final.values():
             about = {"condition": condition.name, "method": INPUT}
             self.results.final += [{**about, **row} for row in self.evaluator.degraded(condition)]
@@ -254,6 +247,13 @@ class _Run:
         with atomic_path(self.output / "results.json") as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
         write_report(json.loads(json.dumps(content)), self.output)
+
+
+def _best(settings: list[Setting], rows: list[Row], criterion: str) -> Setting:
+    """The setting with the best mean; of equals, that of the fewest evaluations."""
+    sign = CRITERIA[criterion]
+    values = {s: sign * _mean([row for row in rows if row["setting"] == str(s)], criterion) for s in settings}
+    return max(settings, key=lambda s: (values[s], -s.evaluations))
 
 
 def _mean(rows: list[Row], figure: str) -> float:

@@ -65,7 +65,6 @@ def train(
         train_handlers="$[@lr_handler, @ema, @checkpoint_handler]",
     )
     set_determinism(seed)  # before anything of the configuration is made: equal weights to begin with
-    torch.set_num_threads(int(parser.get_parsed_content("num_threads")))
     scheduler: D3GMScheduler = parser.get_parsed_content("scheduler")
     process = scheduler.process
     trainer = parser.get_parsed_content("trainer")

@@ -203,6 +203,7 @@ def test_the_plan_names_everything_and_writes_nothing(
         ({"networks": {"a": {"lerning_rate": 1}}}, "has the key 'lerning_rate'; accepted: learning_rate"),
         ({"methods": {"a": {"network": "b"}}}, "network is 'b'"),
         ({"seeds": [1, 1]}, "each once"),
+        ({"choosing_seeds": [2]}, "choosing_seeds is"),
     ],
 )
 def test_what_is_not_accepted_is_named(

@@ -57,10 +57,10 @@ def dense_haze(root: Path) -> None:
 
 
 def fastmri(root: Path) -> None:
-    for folder, columns in (("singlecoil_train", (24, 28)), ("singlecoil_val", (24,))):
+    for folder, columns in (("singlecoil_train", (96, 112)), ("singlecoil_val", (96,))):
         (root / folder).mkdir(parents=True)
         for width in columns:
-            write_kspace(root / folder / f"file{width}.h5", full_kspace(64, width), recon_size=(32, width))
+            write_kspace(root / folder / f"file{width}.h5", full_kspace(192, width), recon_size=(96, width))
 
 
 def ixi(root: Path) -> None:
