@@ -251,6 +251,7 @@ def _sweep(rows: Sequence[Row], condition: str) -> Figure:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figures = [name for name in _SWEEP if any(name in row for row in rows)]
     families = list(dict.fromkeys(row["family"] for row in rows))
+    ticks = sorted({row["evaluations"] for row in rows})
     figure = Figure(figsize=(2.9 * len(methods) + 1, 2.3 * len(figures) + 1.6), layout="constrained")
     axes = figure.subplots(len(figures), len(methods), squeeze=False, sharex=True, sharey="row")
     for column, method in enumerate(methods):
@@ -265,6 +266,8 @@ def _sweep(rows: Sequence[Row], condition: str) -> Figure:
                 ys = [np.mean([np.mean(list(v.values())) for v in _by_seed(points[x], name).values()]) for x in xs]
                 axis.plot(xs, ys, marker=".", color=f"C{number % 10}", label=family)
             axis.set_xscale("log")
+            axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
             if name == "spectrum":
                 axis.axhline(0, color="black", linewidth=0.6)
@@ -309,6 +312,8 @@ def _degradation(results: Mapping[str, Any], criterion: str) -> Figure:
                     by_seed = _by_seed(rows, criterion)
                     mean, half = seed_interval([float(np.mean(list(v.values()))) for v in by_seed.values()])
                     points.append((float(entry["x"]), mean, 0.0 if math.isnan(half) else half))
+            if not points:
+                continue
             xs, ys, bars = zip(*sorted(points), strict=True)
             style = {"color": "0.5", "linestyle": ":"} if method == INPUT else {"color": f"C{number - 1}"}
             axis.errorbar(xs, ys, bars, marker=".", capsize=2, label=method, **style)

@@ -66,8 +66,8 @@ def fastmri(root: Path) -> None:
 def ixi(root: Path) -> None:
     root.mkdir(parents=True)
     small = magnitude(24, 20, 3)
-    for site, count in (("HH", 184), ("Guys", 30), ("IOP", 30)):
-        for number in range(count):
+    for site, numbers in (("HH", range(184)), ("Guys", range(200, 230)), ("IOP", range(300, 330))):
+        for number in numbers:
             write_nifti(root / f"IXI{number:03d}-{site}-{1000 + number}-T2.nii.gz", small)
 
 
