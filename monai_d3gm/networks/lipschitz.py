@@ -39,9 +39,9 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], x: Tensor, *, iteratio
     direction = _unit(torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device))
     point = x.detach()
     stretched = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    _, pull_back = torch.func.vjp(function, point)
+    pull_back = torch.func.vjp(function, point)[1]
     for _ in range(iterations):
-        _, image = torch.func.jvp(function, (point,), (direction,))
+        image = torch.func.jvp(function, (point,), (direction,))[1]
         stretched = image.flatten(1).norm(dim=1)
         direction = _unit(pull_back(image)[0])
     return stretched.detach()
