@@ -115,6 +115,7 @@ def test_the_recipe_finds_its_data_and_trains(name: str, tmp_path: Path, capsys:
     dataset |= {key: 16 for key in ("crop", "strip") if key in dataset}
     if name == "ixi":
         content["common"]["train_dataset::patch"] = 16
+        content["common"]["volumes"][0]["central"] = 3
     small = tmp_path / "small.json"
     small.write_text(json.dumps(content))
     experiment = Experiment(small, {"dataset_dir": str(tmp_path / "data")})
