@@ -166,7 +166,8 @@ def _round_trip(scheduler: D3GMScheduler, network: nn.Module, pair: Pair, t: flo
 
 def _bound(correct: Correction | None, scheduler: D3GMScheduler) -> Correction | None:
     """A correction that knows the scheduler's gamma_t where it takes it."""
-    return correct.with_prior_std(scheduler.prior_std) if hasattr(correct, "with_prior_std") else correct
+    bind = getattr(correct, "with_prior_std", None)
+    return correct if bind is None else bind(scheduler.prior_std)
 
 
 def lipschitz(network: nn.Module, scheduler: D3GMScheduler, mu: Tensor, seed: int = 0) -> float:
