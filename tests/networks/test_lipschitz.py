@@ -30,9 +30,9 @@ def test_it_serves_the_package_s_network() -> None:
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)  # beta and gamma begin at 0
     x = torch.randn(1, 2, 8, 8, dtype=torch.float64)
-    found = float(local_lipschitz(lambda y: network(y, timesteps=torch.tensor([3.0])), x, iterations=1000)[0])
+    found = float(local_lipschitz(lambda y: network(y, timesteps=torch.tensor([3.0])), x, iterations=100)[0])
     function = torch.autograd.functional.jacobian(lambda y: network(y, timesteps=torch.tensor([3.0])), x)
-    assert found == pytest.approx(float(torch.linalg.matrix_norm(function.reshape(64, 128), 2)), rel=1e-4)
+    assert found == pytest.approx(float(torch.linalg.matrix_norm(function.reshape(64, 128), 2)), rel=1e-3)
 
 
 def test_a_constant_function_stretches_nothing_and_iterations_are_checked() -> None:
