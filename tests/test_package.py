@@ -57,7 +57,9 @@ LAYERS = (
     {"networks", "consistency", "losses", "metrics"},
     {"inferers", "data", "transforms"},
     {"handlers", "engines"},
-    {"bundle", "cli"},
+    {"bundle"},
+    {"comparison"},
+    {"cli"},
 )
 
 

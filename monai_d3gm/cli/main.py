@@ -1,4 +1,4 @@
-"""The console command ``d3gm``: run a bundle's own workflow on files, or say what a bundle holds.
+"""The console command ``d3gm``: run a bundle's own workflow on files, say what it holds, or compare processes.
 
 Each command is a module of this package with a function ``add_parser(commands)``, which adds its parser to those of
 ``d3gm`` and sets ``command``, a function from the parsed arguments to the exit status. Nothing heavy is imported before
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from monai_d3gm import __version__
 from monai_d3gm.bundle import BundleError, root_cause
-from monai_d3gm.cli import calibrate, evaluate, info, restore
+from monai_d3gm.cli import calibrate, compare, diagnose, evaluate, info, restore
 from monai_d3gm.cli.options import explain, print_error
 
 __all__ = ["main"]
 
-_COMMANDS = (restore, evaluate, calibrate, info)
+_COMMANDS = (restore, evaluate, calibrate, info, compare, diagnose)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

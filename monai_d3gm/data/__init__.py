@@ -17,9 +17,16 @@ from monai_d3gm.data.images import ImageFileError, read_image, write_image
 from monai_d3gm.data.ismrmrd import IsmrmrdFile, is_ismrmrd, open_ismrmrd
 from monai_d3gm.data.ixi import IxiError, IxiFile, find_ixi, ixi_paths, ixi_split
 from monai_d3gm.data.low_resolution import LowResolutionSliceDataset
+from monai_d3gm.data.measured import MeasuredKspaceDataset
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
 from monai_d3gm.data.pairs import ImagePair, PairError, find_pairs
-from monai_d3gm.data.photographs import ImageDataset, ImagePairDataset, SimulatedWeatherDataset, bundled_photographs
+from monai_d3gm.data.photographs import (
+    ImageDataset,
+    ImagePairCropDataset,
+    ImagePairDataset,
+    SimulatedWeatherDataset,
+    bundled_photographs,
+)
 from monai_d3gm.data.sampler import ConsecutiveSampler
 from monai_d3gm.data.simulation import SimulatedKspaceDataset
 from monai_d3gm.data.super_resolution import SimulatedLowResolutionDataset
@@ -30,6 +37,7 @@ __all__ = [
     "ImageDataset",
     "ImageFileError",
     "ImagePair",
+    "ImagePairCropDataset",
     "ImagePairDataset",
     "InputVolume",
     "IsmrmrdFile",
@@ -39,6 +47,7 @@ __all__ = [
     "KspaceFileError",
     "KspaceSliceDataset",
     "LowResolutionSliceDataset",
+    "MeasuredKspaceDataset",
     "OutputError",
     "SimulatedKspaceDataset",
     "SimulatedWeatherDataset",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import skimage
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from monai_d3gm.data.datasets import InputVolume, find_inputs
@@ -23,6 +24,7 @@ from monai_d3gm.transforms.weather import SimulateWeather
 __all__ = [
     "DEMO_PHOTOGRAPHS",
     "ImageDataset",
+    "ImagePairCropDataset",
     "ImagePairDataset",
     "SimulatedWeatherDataset",
     "bundled_photographs",
@@ -110,6 +112,65 @@ class SimulatedWeatherDataset(Dataset):
             "scale": torch.tensor(1.0),
             "index": index,
             "key": f"{path.stem}:{index}",
+        }
+
+
+class ImagePairCropDataset(Dataset):
+    """Training pairs: crops of degraded photographs and of the clean ones, turned and mirrored alike.
+
+    Item i is a pure function of ``seed`` and i, as in `SimulatedWeatherDataset`, whose items these are like. Files are
+    read when asked for.
+
+    Args:
+        pairs: as `monai_d3gm.data.pairs.find_pairs` finds them.
+        length: number of items.
+        seed: seed of all that is random.
+        crop: extent of the crops in pixels.
+
+    Raises:
+        ValueError: an argument is out of range; or, of an item: a file cannot be read, the two differ in size, or are
+            smaller than the crop.
+
+    >>> (path,) = bundled_photographs(["coffee.png"])
+    >>> item = ImagePairCropDataset([ImagePair("coffee", path, path)], 4, crop=32)[3]
+    >>> bool((item["mu"] == item["image"]).all()), item["image"].shape
+    (True, torch.Size([3, 32, 32]))
+    """
+
+    def __init__(self, pairs: Sequence[ImagePair], length: int, seed: int = 0, crop: int = 128) -> None:
+        if not pairs:
+            raise ValueError("pairs is empty; accepted: at least one pair.")
+        if length < 1 or crop < 1:
+            raise ValueError(f"length is {length} and crop {crop}; accepted: 1 or more.")
+        self.pairs, self.length, self.seed, self.crop = list(pairs), length, seed, crop
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
+        rng = keyed_generator(self.seed, "item", index)
+        pair = self.pairs[rng.integers(len(self.pairs))]
+        degraded, clean = read_image(pair.degraded).data, read_image(pair.clean).data
+        if degraded.shape != clean.shape or min(clean.shape[1:]) < self.crop:
+            sizes = " and ".join(f"{image.shape[2]} x {image.shape[1]}" for image in (degraded, clean))
+            raise ImageFileError(
+                f"{pair.degraded}: it and {pair.clean} have {sizes} pixels; accepted: one size, from {self.crop} up."
+            )
+        top, left = (int(rng.integers(size - self.crop + 1)) for size in clean.shape[1:])
+        quarters, mirrored = int(rng.integers(4)), rng.random() < 0.5
+
+        def cut(image: NDArray[np.float32]) -> torch.Tensor:
+            image = np.rot90(image[:, top : top + self.crop, left : left + self.crop], quarters, axes=(1, 2))
+            return torch.from_numpy((image[:, :, ::-1] if mirrored else image).copy())
+
+        return {
+            "image": cut(clean),
+            "mu": cut(degraded),
+            "scale": torch.tensor(1.0),
+            "index": index,
+            "key": f"{pair.degraded.stem}:{index}",
         }
 
 

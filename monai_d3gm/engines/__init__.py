@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_d3gm.engines.prepare import (
     D3GMPrepareBatch,
+    ProcessMixturePrepareBatch,
     RegressionPrepareBatch,
     downsampling_consistency,
     kspace_consistency,
@@ -21,6 +22,7 @@ from monai_d3gm.engines.restoration import (
 __all__ = [
     "KSPACE_BASELINES",
     "D3GMPrepareBatch",
+    "ProcessMixturePrepareBatch",
     "RegressionPrepareBatch",
     "RestorationEvaluator",
     "RestorationEvents",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,18 @@ from torch import Tensor
 
 from monai_d3gm.consistency import DownsamplingConsistency, KspaceConsistency
 from monai_d3gm.inferers import linear_part
+from monai_d3gm.networks.checkpoint import trained_range
 from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import DiffusionProcess
 from monai_d3gm.transforms.resolution.functional import remove_rician_bias
 
-__all__ = ["D3GMPrepareBatch", "RegressionPrepareBatch", "downsampling_consistency", "kspace_consistency"]
+__all__ = [
+    "D3GMPrepareBatch",
+    "ProcessMixturePrepareBatch",
+    "RegressionPrepareBatch",
+    "downsampling_consistency",
+    "kspace_consistency",
+]
 
 
 def kspace_consistency(batch: Mapping[str, Any], device: torch.device | str | None = None) -> KspaceConsistency:
@@ -214,3 +222,44 @@ class RegressionPrepareBatch(DiffusionPrepareBatch):
         correction = self.data_consistency(batchdata, device).with_prior_std(self.scheduler.prior_std)
         target = linear_part(correction, target, torch.tensor(1.0))
         return mu, target, (), {"data_consistency": correction}
+
+
+class ProcessMixturePrepareBatch(D3GMPrepareBatch):
+    """Trains one network for several processes: each batch is drawn under one of them, in turn.
+
+    Every process here is the same denoising problem at noise level c / a, on which alone the network is conditioned, so
+    that what it learns under one it knows under all. The scheduler's ``rho_range`` becomes the span of theirs.
+
+    Args:
+        scheduler: whose process is set anew for each batch; the train inferer has to hold the same object.
+        processes: the processes.
+        options: further arguments of :class:`D3GMPrepareBatch`.
+
+    Raises:
+        ValueError: there is no process, or an option is out of range.
+
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess, VariancePreservingProcess
+        >>> scheduler = D3GMScheduler()
+        >>> prepare = ProcessMixturePrepareBatch(scheduler, [D3GMProcess(), VariancePreservingProcess()], seed=0)
+        >>> batch = {"image": torch.ones(2, 1, 4, 4), "mu": torch.zeros(2, 1, 4, 4), "index": [2, 3]}
+        >>> _ = prepare(batch, "cpu")
+        >>> scheduler.process
+        VariancePreservingProcess(schedule='cosine', terminal_decay=0.005)
+    """
+
+    def __init__(self, scheduler: D3GMScheduler, processes: Sequence[DiffusionProcess], **options: Any) -> None:
+        super().__init__(scheduler, **options)
+        if not processes:
+            raise ValueError("processes is empty; accepted: at least one process")
+        self.processes = list(processes)
+        ranges = [trained_range(process, scheduler.num_train_timesteps) for process in processes]
+        scheduler.rho_range = (min(low for low, _ in ranges), max(high for _, high in ranges))
+
+    def __call__(
+        self, batchdata: Mapping[str, Any], *arguments: Any, **options: Any
+    ) -> tuple[Tensor, Tensor, tuple, dict]:
+        """As :class:`D3GMPrepareBatch`, under the process whose turn it is by the number of the batch."""
+        batch = int(batchdata["index"][0]) // len(batchdata["index"])
+        self.scheduler.process = self.processes[batch % len(self.processes)]
+        return super().__call__(batchdata, *arguments, **options)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_d3gm.networks.schedulers.d3gm import RHO_LIMIT, D3GMScheduler
-from monai_d3gm.sde import process_from_config
+from monai_d3gm.sde import DiffusionProcess, process_from_config
 
 __all__ = [
     "CheckpointError",
@@ -27,11 +27,12 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "save_checkpoint",
+    "trained_range",
     "weights_hash",
 ]
 
 MAX_BYTES = 16_000_000
-"""Largest size of a checkpoint's file."""
+"""Largest size of a bundle's checkpoint."""
 
 _ENTRIES = ("process", "rho_range", "prediction_type", "sigma_data", "normalization", "training")
 _SHOWN = 3
@@ -47,6 +48,7 @@ def save_checkpoint(
     scheduler: D3GMScheduler,
     normalization: Mapping[str, Any],
     training: Mapping[str, Any],
+    max_bytes: int | None = MAX_BYTES,
 ) -> None:
     """Write a checkpoint whole or not at all; the same content gives the same bytes.
 
@@ -58,9 +60,10 @@ def save_checkpoint(
             from t = 1 to its first timestep is stated.
         normalization: how the images were scaled; plain containers.
         training: data and budget; plain containers.
+        max_bytes: largest size of the file; None for any, where it is not to be part of a bundle.
 
     Raises:
-        CheckpointError: the file would hold other than tensors and plain containers, be above 16 MB, or cannot be
+        CheckpointError: the file would hold other than tensors and plain containers, be too large, or cannot be
             written.
 
     Example:
@@ -78,8 +81,7 @@ def save_checkpoint(
     process = scheduler.process
     rho_range = scheduler.rho_range
     if rho_range is None:
-        ends = process.rho(torch.tensor([1.0, 1.0 / scheduler.num_train_timesteps])).clamp(-RHO_LIMIT, RHO_LIMIT)
-        rho_range = (float(ends[0]), float(ends[1]))
+        rho_range = trained_range(process, scheduler.num_train_timesteps)
     content = {
         "model": {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()},
         "d3gm": {
@@ -96,8 +98,8 @@ def save_checkpoint(
         with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
             torch.save(content, file)
         size = temporary.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {MAX_BYTES / 1e6:.0f}.")
+        if max_bytes is not None and size > max_bytes:
+            raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {max_bytes / 1e6:.0f}.")
         read_checkpoint(temporary)
         temporary.replace(target)
     except OSError as error:
@@ -128,6 +130,17 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{file}: not a D3GM checkpoint: its entry 'd3gm' lacks {', '.join(missing)}.")
     return {"model": model, "d3gm": info}
+
+
+def trained_range(process: DiffusionProcess, num_train_timesteps: int) -> tuple[float, float]:
+    """The range of rho that a training at the times 1/N ... 1 covers, as the network is given it.
+
+    >>> from monai_d3gm.sde import D3GMProcess
+    >>> print(f"{trained_range(D3GMProcess(), 1000)[0]:.2f}")
+    -2.75
+    """
+    ends = process.rho(torch.tensor([1.0, 1.0 / num_train_timesteps])).clamp(-RHO_LIMIT, RHO_LIMIT)
+    return float(ends[0]), float(ends[1])
 
 
 def load_checkpoint(

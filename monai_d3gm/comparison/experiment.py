@@ -1,0 +1,374 @@
+"""What is compared, as a JSON file: networks, the processes that they run under, settings of the sampler, data.
+
+The file stands on a bundle's ``configs/train.json``: its expressions may name what that file defines
+(``@dataset_dir``), and ``common`` and each network's entry override its keys, such as ``network_def::width``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from monai_d3gm.bundle import find_bundle_root
+from monai_d3gm.inferers import RestorationInferer
+from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import T_MIN, DiffusionProcess, process_from_config
+
+__all__ = ["CRITERIA", "Condition", "Experiment", "ExperimentError", "Method", "Network", "Setting", "same_curves"]
+
+CRITERIA = {"psnr": 1, "crps": -1}
+"""By what a method's setting is chosen, and whether more or less of it is better: the fidelity of one image, and the
+continuous ranked probability score of the samples, a proper score, which is best for samples of the posterior."""
+
+
+class ExperimentError(ValueError):
+    """An experiment's file or folder cannot be used; the message names the key and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How images are drawn; the noise levels c / a stand for the times at which a process has them.
+
+    Attributes:
+        steps: evaluations of the network.
+        solver, order, eta, grid, temperature, fidelity: as `RestorationInferer` has them.
+        first_noise: c / a to which the first step leads; None spaces it as the others.
+        last_noise: c / a of the last evaluation; None is at ``t = 0.02``.
+        start_noise: c / a at which sampling starts from an estimate, that of one evaluation at ``t = 1``, in place of
+            the prior; None starts from the prior.
+        consistency: hold the measurement at every step, where there is one.
+        samples: drawn for each image.
+    """
+
+    steps: int = 5
+    solver: str = "exponential"
+    order: int = 2
+    eta: float = 0.0
+    grid: str = "rho"
+    temperature: float = 1.0
+    fidelity: float = 0.0
+    first_noise: float | None = None
+    last_noise: float | None = None
+    start_noise: float | None = None
+    consistency: bool = True
+    samples: int = 2
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network for one sample, the estimate's with them."""
+        return (1 if self.fidelity == 1 else self.steps) + (self.start_noise is not None)
+
+    @property
+    def family(self) -> str:
+        """All but the number of steps, in words."""
+        words = [f"order {self.order}" if self.solver == "exponential" else self.solver.replace("_", "-")]
+        words.append(f"eta {self.eta:g}")
+        if self.grid != "rho":
+            words.append(f"grid {self.grid}")
+        noises = {"first step to": self.first_noise, "to": self.last_noise, "from the estimate at": self.start_noise}
+        words += [f"{name} c/a {noise:g}" for name, noise in noises.items() if noise is not None]
+        others = {"temperature": (self.temperature, 1), "fidelity": (self.fidelity, 0), "samples": (self.samples, 2)}
+        words += [f"{name} {value:g}" for name, (value, usual) in others.items() if value != usual]
+        if not self.consistency:
+            words.append("without consistency")
+        return ", ".join(words)
+
+    def __str__(self) -> str:
+        return f"{self.evaluations} evaluation{'s' * (self.evaluations > 1)}: {self.family}"
+
+    def inferer(self, scheduler: D3GMScheduler, seed: int, clip: Sequence[float] | None = None) -> RestorationInferer:
+        """The sampler of this setting for a scheduler's process.
+
+        Raises:
+            ValueError: the process does not reach a noise level, or an option is out of range.
+        """
+        process = scheduler.process
+        last = T_MIN if self.last_noise is None else _time(process, "last_noise", self.last_noise)
+        start = 1.0 if self.start_noise is None else _time(process, "start_noise", self.start_noise)
+        leap = None
+        if self.first_noise is not None and 1 < self.steps and self.fidelity < 1:
+            first = _time(process, "first_noise", self.first_noise)
+            leap = first if first < start else None
+        return RestorationInferer(
+            scheduler,
+            num_inference_steps=self.steps,
+            order=self.order,
+            eta=self.eta,
+            fidelity=self.fidelity,
+            num_samples=self.samples,
+            seed=seed,
+            solver=self.solver,
+            grid=self.grid,
+            t_min=min(last, start / 2),
+            t_first=leap,
+            start=start,
+            temperature=self.temperature,
+            clip=None if clip is None else (float(clip[0]), float(clip[1])),
+        )
+
+
+def _time(process: DiffusionProcess, name: str, noise: float) -> float:
+    """The time at which c / a is ``noise``; 1 where it is less than that throughout."""
+    if not (isinstance(noise, int | float) and math.isfinite(noise) and noise > 0):
+        raise ValueError(f"{name} is {noise!r}; accepted: a finite number above 0.")
+    rho = -math.log(noise)
+    return 1.0 if rho < float(process.rho(1.0)) else float(process.time_of_rho(rho))
+
+
+def settings_from(entries: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """The settings of a list of entries; lists of values are multiplied out.
+
+    >>> [str(setting) for setting in settings_from([{"steps": [1, 5], "order": 1}])]
+    ['1 evaluation: order 1, eta 0', '5 evaluations: order 1, eta 0']
+    """
+    found: list[Setting] = []
+    for entry in entries:
+        _check_keys("settings", entry, [field.name for field in fields(Setting)])
+        values = [value if isinstance(value, list) else [value] for value in entry.values()]
+        found += [Setting(**dict(zip(entry, chosen, strict=True))) for chosen in itertools.product(*values)]
+    if not found:
+        raise ExperimentError("settings is empty; accepted: at least one.")
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network: the keys of train.json that it overrides, and trained weights, or None where it is to be trained."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A network under a process."""
+
+    name: str
+    network: str
+    process: DiffusionProcess
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """Data on which figures are taken.
+
+    Attributes:
+        name: what the report calls it.
+        data: the data set, a component of MONAI's configurations.
+        crop: extent of the central crop that is taken of a photograph; None for all of it.
+        group: conditions of one group are one line of the plot of degradation against quality.
+        x: how strong the degradation is; None leaves the condition out of that plot.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    crop: int | None = None
+    group: str = ""
+    x: float | None = None
+
+
+def same_curves(first: DiffusionProcess, second: DiffusionProcess) -> bool:
+    """Whether two processes are one: equal curves at 64 times.
+
+    >>> from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckProcess
+    >>> same_curves(D3GMProcess(tau=2.0), OrnsteinUhlenbeckProcess(stationary_std=20 / 255))
+    True
+    """
+    times = torch.linspace(0, 1, 64, dtype=torch.float64)
+    pairs = zip(first.curves(times), second.curves(times), strict=True)
+    return all(bool(torch.allclose(a, b, rtol=1e-12, atol=0)) for a, b in pairs)
+
+
+_KEYS = (
+    "title about bundle imports values common networks methods settings choosing final criteria seeds choosing_seeds "
+    "reference subjects data_consistency to_image clip lipschitz"
+).split()
+
+
+class Experiment:
+    """A comparison, read from its file and checked.
+
+    Args:
+        path: the JSON file. Its keys:
+
+            - ``title``, ``about``: for the report.
+            - ``bundle``: name or folder of the bundle whose ``configs/train.json`` it stands on.
+            - ``imports``, ``values``: further imports, and keys that are added to that file.
+            - ``common``: keys of it that are set for every network.
+            - ``networks``: name -> keys that are set for this one; with ``weights``, a file in which ``{seed}`` and
+              ``{bundle_root}`` are replaced, it is not trained.
+            - ``methods``: name -> ``{"network": name, "process": {...}}``; without it each network under the process
+              that it is trained for.
+            - ``settings``: of the sampler, `Setting`; lists are multiplied out.
+            - ``choosing``, ``final``: name -> `Condition`. Each method's settings are chosen on the first, by each of
+              ``criteria`` (``psnr``, ``crps``) and over ``choosing_seeds``, and the figures taken on the second.
+            - ``seeds``: of training and sampling.
+            - ``reference``: the method that the others are compared with; the last if not given.
+            - ``subjects``: regular expression with one group, the subject in an item's key; else what is before ":".
+            - ``data_consistency``, ``to_image``, ``clip``: as `RestorationEvaluator` and `RestorationInferer` do.
+            - ``lipschitz``: measure the networks' Lipschitz constants.
+        settings: keys of train.json that the command line sets, such as ``dataset_dir``.
+        seeds: in place of the file's.
+
+    Raises:
+        ExperimentError: the file cannot be read, or a key is unknown, missing or not accepted.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        settings: Mapping[str, Any] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ExperimentError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ExperimentError(f"{path}: not a JSON object.")
+        _check_keys(str(path), content, _KEYS)
+        missing = [key for key in ("title", "bundle", "networks", "settings", "final") if not content.get(key)]
+        if missing:
+            raise ExperimentError(f"{path}: {', '.join(missing)} missing.")
+        self.content: dict[str, Any] = content
+        self.given = dict(settings or {})
+        self.title, self.about = str(content["title"]), str(content.get("about", ""))
+        self.root = Path(find_bundle_root(content["bundle"])).absolute()
+        self.seeds = [int(seed) for seed in (content.get("seeds", [0]) if seeds is None else seeds)]
+        self.choosing_seeds = [int(seed) for seed in content.get("choosing_seeds", self.seeds)]
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ExperimentError(f"seeds is {self.seeds}; accepted: at least one, each once.")
+        if set(self.choosing_seeds) - set(self.seeds):
+            raise ExperimentError(f"choosing_seeds is {self.choosing_seeds}; accepted: of the seeds, {self.seeds}.")
+        self.criteria = list(content.get("criteria", CRITERIA))
+        if not self.criteria or set(self.criteria) - set(CRITERIA):
+            raise ExperimentError(f"criteria is {self.criteria}; accepted: {', '.join(CRITERIA)}.")
+        self.settings = settings_from(content["settings"])
+        self.choosing = self._conditions("choosing")
+        self.final = self._conditions("final")
+        if len(self.settings) > 1 and not (self.choosing and self.choosing_seeds):
+            raise ExperimentError("choosing is missing: several settings are chosen from on data of their own.")
+        self.subjects = re.compile(content.get("subjects", r"^([^:]*)"))
+        self.lipschitz = bool(content.get("lipschitz", False))
+        self.networks = {name: self._network(name, entry) for name, entry in content["networks"].items()}
+        self.methods = {method.name: method for method in self._methods()}
+        self.reference = str(content.get("reference", list(self.methods)[-1]))
+        if self.reference not in self.methods:
+            raise ExperimentError(f"reference is {self.reference!r}; accepted: {', '.join(self.methods)}.")
+        self.coincide = self._coincide()
+
+    def parser(self, network: str | None = None, **overrides: Any) -> ConfigParser:
+        """The bundle's train.json with the keys of the experiment, and of one of its networks."""
+        file = self.root / "configs" / "train.json"
+        base = ConfigParser.load_config_file(file)
+        base["imports"] = [*base.get("imports", []), *self.content.get("imports", [])]
+        parser = ConfigParser(base)
+        parser.update({"bundle_root": str(self.root)})
+        pairs = {**self.content.get("values", {}), **self.content.get("common", {})}
+        if network is not None:
+            pairs |= self.networks[network].overrides
+        for key, value in {**pairs, **self.given, **overrides}.items():
+            first = re.split("::|#", key)[0]
+            if first not in base and first not in self.content.get("values", {}) and first not in overrides:
+                _check_keys("common or networks", [first], list(base))
+            parser.update({key: value})
+        return parser
+
+    def component(self, key: str) -> Any:
+        """``data_consistency``, ``to_image`` or ``clip`` of the file, made; None where it is not there."""
+        value = self.content.get(key)
+        return None if value is None else self.parser(_comparison=value).get_parsed_content("_comparison")
+
+    def dataset(self, condition: Condition) -> Any:
+        """A condition's data set."""
+        return self.parser(_comparison=dict(condition.data)).get_parsed_content("_comparison")
+
+    def subject(self, key: str) -> str:
+        """The subject in an item's key."""
+        match = self.subjects.search(key)
+        if match is None:
+            raise ExperimentError(f"subjects is {self.subjects.pattern!r}, which is not found in the item {key!r}.")
+        return match[1]
+
+    def _conditions(self, key: str) -> dict[str, Condition]:
+        found = {}
+        for name, entry in self.content.get(key, {}).items():
+            _check_keys(f"{key}: {name}", entry, [field.name for field in fields(Condition) if field.name != "name"])
+            if "_target_" not in entry.get("data", {}):
+                raise ExperimentError(f"{key}: {name}: data has no _target_; accepted: a data set.")
+            found[name] = Condition(name, **entry)
+        return found
+
+    def _network(self, name: str, entry: Mapping[str, Any]) -> Network:
+        if not re.fullmatch(r"[\w .,+()=-]+", name):
+            raise ExperimentError(f"networks has {name!r}; accepted: letters, digits and . , + ( ) = -")
+        overrides = dict(entry)
+        return Network(name, overrides, weights=overrides.pop("weights", None))
+
+    def _methods(self) -> list[Method]:
+        entries = self.content.get("methods") or {name: {"network": name} for name in self.networks}
+        methods = []
+        for name, entry in entries.items():
+            _check_keys(f"methods: {name}", entry, ["network", "process"])
+            if entry.get("network") not in self.networks:
+                raise ExperimentError(
+                    f"methods: {name}: network is {entry.get('network')!r}; accepted: {', '.join(self.networks)}."
+                )
+            network = entry["network"]
+            parser = self.parser(network)
+            if "process" in entry:
+                parser = self.parser(network, _comparison=entry["process"])
+                process = process_from_config(parser.get_parsed_content("_comparison"))
+            else:
+                process = parser.get_parsed_content("process")
+            methods.append(Method(name, network, process))
+        return methods
+
+    def _coincide(self) -> dict[str, str]:
+        """Method -> an earlier one with the same process and the same training, whose results are its own."""
+        found: dict[str, str] = {}
+        for second in self.methods.values():
+            for first in self.methods.values():
+                if first is second:
+                    break
+                alike = same_curves(first.process, second.process) and self._alike(first, second)
+                if alike and first.name not in found:
+                    found[second.name] = first.name
+                    break
+        return found
+
+    def _alike(self, first: Method, second: Method) -> bool:
+        """Whether two networks are one but for the arguments of their processes."""
+        if first.network == second.network:
+            return True
+        one, other = self.networks[first.network], self.networks[second.network]
+        if one.weights or other.weights:
+            return False
+        kept = [{k: v for k, v in n.overrides.items() if not k.startswith("process")} for n in (one, other)]
+        trained = [self.parser(n.name).get_parsed_content("process") for n in (one, other)]
+        return kept[0] == kept[1] and same_curves(*trained)
+
+    def describe(self) -> dict[str, Any]:
+        """The file's content as plain containers, for the results."""
+        return {**self.content, "settings": [asdict(setting) for setting in self.settings], "seeds": self.seeds}
+
+
+def _check_keys(where: str, keys: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse a key that is not known, with those that are near to it."""
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3) or known
+            raise ExperimentError(f"{where} has the key {key!r}; accepted: {', '.join(near)}.")
