@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from monai_d3gm.networks import checkpoint
 from monai_d3gm.networks.checkpoint import (
     CheckpointError,
     build_scheduler,
@@ -140,14 +139,13 @@ def test_files_that_are_no_checkpoints_are_refused(file: Path, tmp_path: Path) -
         read_checkpoint(path)
 
 
-def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_text("before")
     with pytest.raises(CheckpointError, match="model.pt: not a checkpoint of tensors and plain containers"):
         save_checkpoint(path, network(), D3GMScheduler(), {}, {"loss": np.float32(1)})
-    monkeypatch.setattr(checkpoint, "MAX_BYTES", 1000)
     with pytest.raises(CheckpointError, match="MB; accepted"):
-        save_checkpoint(path, network(), D3GMScheduler(), {}, {})
+        save_checkpoint(path, network(), D3GMScheduler(), {}, {}, max_bytes=1000)
     assert [each.name for each in tmp_path.iterdir()] == ["model.pt"] and path.read_text() == "before"
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_checkpoint(tmp_path / "no" / "folder.pt", network(), D3GMScheduler(), {}, {})
