@@ -48,8 +48,8 @@ class RestorationInferer(Inferer):
         solver: name of the solver, ``exponential`` or ``euler_maruyama``.
         grid: ``rho`` or ``t``.
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
-        t_first: where the first step of the rho grid leads (`time_grid`), as long as ``fidelity`` stops later than
-            that; None spaces it as the others.
+        t_first: where the first step of the rho grid leads (`time_grid`); where ``fidelity`` stops earlier than that, it
+            leads to the stop, and two evaluations are the whole sample. None spaces it as the others.
         start: time at which sampling starts; below 1 a call needs ``initial``.
         temperature: factor of all noise drawn.
         clip: range (lower, upper) to which x0_hat is clipped, or None.
@@ -132,8 +132,9 @@ class RestorationInferer(Inferer):
             known = start if torch.isfinite(process.rho(start)) else start - t_min
             rho = process.rho(torch.tensor([known, t_min], dtype=torch.float64))
             stop = float(process.time_of_rho(rho[0] + (1 - fidelity) * (rho[1] - rho[0])))
-            leap = t_first if t_first is not None and t_first > stop else None
-            times = time_grid(process, steps, grid, start=start, t_min=stop, t_first=leap)
+            if t_first is not None and stop >= t_first:
+                return [start, stop, 0.0]
+            times = time_grid(process, steps, grid, start=start, t_min=stop, t_first=t_first)
         return [float(t) for t in times]
 
     def __call__(  # type: ignore[override]
