@@ -40,7 +40,7 @@ from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
 
 DEVELOPMENT = ("kodim05", "kodim11", "kodim19", "kodim24")
 WEATHER = {"derain": SimulateRain, "dehaze": SimulateHaze}
-FIDELITIES = (0.75, 0.5, 0.25)
+FIDELITIES = (1.0, 0.75, 0.5, 0.25, 0.0)
 FIGURES = {
     "psnr/rgb/whole": "PSNR RGB",
     "ssim/rgb/whole": "SSIM RGB",
@@ -129,8 +129,7 @@ def _restore(
         if network.in_channels == mu.shape[1]:
             yield name, shown(RegressionInferer(scheduler).restore(mu, network))
             continue
-        settings = {"fidelity 1, one evaluation": {"fidelity": 1.0}}
-        settings |= {f"fidelity {value:g}, 5 evaluations": {"fidelity": value} for value in (*FIDELITIES, 0.0)}
+        settings: dict[str, dict[str, Any]] = {f"fidelity {value:g}": {"fidelity": value} for value in FIDELITIES}
         settings |= {f"mean of {samples} samples, 5 evaluations each": {"num_samples": samples}}
         for setting, chosen in settings.items():
             inferer = RestorationInferer(scheduler, num_inference_steps=5, **options, **chosen)
@@ -157,7 +156,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
         for amount in sorted({row["amount"] for row in rows}):
             points: dict[float, list[float]] = {}
             for row in rows:
-                dial = re.search(r": fidelity ([\d.]+), ", row["method"])
+                dial = re.search(r": fidelity ([\d.]+)$", row["method"])
                 if dial and row["amount"] == amount:
                     points.setdefault(float(dial[1]), []).append(row[key])
             x = sorted(points)
