@@ -36,7 +36,8 @@ class RestorationInferer(Inferer):
         order: order of the exponential solver, 1 to 3 (at most 2 where ``eta`` > 0).
         eta: 0 the probability-flow ODE, 1 the exact posterior.
         fidelity: from 0, full sampling, to 1, one evaluation at the start (the expected image). Between them sampling
-            stops at rho = rho(start) + (1 - fidelity) (rho_end - rho(start)) and returns x0_hat there.
+            stops at rho = rho(first) + (1 - fidelity) (rho_end - rho(first)) and returns x0_hat there, with ``first``
+            the start, or ``t_first`` where it is given: before that the state says nothing that mu does not.
         num_samples: samples over which mean and standard deviation are taken.
         roi_size: extent of the tiles in which the *denoiser* is evaluated at every step, an integer or one for each
             spatial axis; None for whole images. Noise and consistency stay global: no seams.
@@ -48,8 +49,7 @@ class RestorationInferer(Inferer):
         solver: name of the solver, ``exponential`` or ``euler_maruyama``.
         grid: ``rho`` or ``t``.
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
-        t_first: where the first step of the rho grid leads (`time_grid`); where ``fidelity`` stops earlier than that, it
-            leads to the stop, and two evaluations are the whole sample. None spaces it as the others.
+        t_first: where the first step of the rho grid leads (`time_grid`); None spaces it as the others.
         start: time at which sampling starts; below 1 a call needs ``initial``.
         temperature: factor of all noise drawn.
         clip: range (lower, upper) to which x0_hat is clipped, or None.
@@ -129,11 +129,10 @@ class RestorationInferer(Inferer):
         process = self.scheduler.process
         times = time_grid(process, steps, grid, start=start, t_min=t_min, t_first=t_first)
         if fidelity > 0 and steps > 1:
-            known = start if torch.isfinite(process.rho(start)) else start - t_min
+            first = t_first if t_first is not None else start
+            known = first if torch.isfinite(process.rho(first)) else first - t_min
             rho = process.rho(torch.tensor([known, t_min], dtype=torch.float64))
             stop = float(process.time_of_rho(rho[0] + (1 - fidelity) * (rho[1] - rho[0])))
-            if t_first is not None and stop >= t_first:
-                return [start, stop, 0.0]
             times = time_grid(process, steps, grid, start=start, t_min=stop, t_first=t_first)
         return [float(t) for t in times]
 
