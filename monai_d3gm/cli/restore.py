@@ -55,8 +55,9 @@ def restore(arguments: argparse.Namespace) -> int:
     """Restore all of INPUT that BUNDLE takes and write the results into OUTPUT.
 
     Files are told apart by their content. One that cannot be restored is named at the end, and the others are
-    restored all the same. The same command again goes on where it was interrupted. Options left out are as the bundle
-    has them. Processes that torchrun starts share the inputs. The exit status is 0 if nothing failed, 1 if something did, and 2 if the command cannot be run so.
+    restored all the same. The same command again goes on where it was interrupted. Processes that torchrun starts
+    share the inputs. Options left out are as the bundle has them. The exit status is 0 if nothing failed, 1 if
+    something did, and 2 if the command cannot be run so.
     """
     shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()

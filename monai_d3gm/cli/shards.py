@@ -1,6 +1,7 @@
 """A run that several processes share, as ``torchrun`` starts them: each takes its part of the inputs.
 
-Files are independent, so the processes speak to one another once, at the end, when the first gathers what became of all.
+Files are independent, so the processes speak to one another once, at the end, when the first gathers what became
+of all.
 """
 
 from __future__ import annotations

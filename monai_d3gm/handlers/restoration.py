@@ -282,8 +282,8 @@ class MetricsReport:
             not match.
 
     Attributes:
-        gather: gives the values of all processes that share a run to one of them, and nothing to the others; each of
-            them has every so manieth input. A process alone has its own value.
+        gather: gives the values of all processes that share a run to one of them, and nothing to the others; the
+            inputs went to the processes in turn. A process alone has its own value.
 
     Raises:
         OutputError: when the engine starts: the folder cannot be written, or the report is there and ``overwrite`` is

@@ -1,8 +1,8 @@
 """The loop of the sampler never waits for the device: tested without one, on tensors that have no values.
 
 On the device ``meta`` whatever would need a value of a tensor (``float(x)``, ``bool(x)``, ``x.item()``, indexing by a
-mask) raises. Copies from the CPU would not, so they are counted: all have to go through ``moved``, which on a GPU copies
-from page-locked memory without waiting.
+mask) raises. Copies from the CPU would not, so they are counted: all have to go through ``moved``, which on a GPU
+copies from page-locked memory without waiting.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def test_the_loop_waits_for_nothing(process: str, measured: str, monkeypatch: py
     for module in (device, solvers, schedulers, processes):
         monkeypatch.setattr(module, "moved", copies.uncounted(device.moved))
     with copies:
-        restored = sample(denoiser, torch.empty(2, 2, 16, 16, device="meta"), scheduler.process, eta=1.0, correct=correct)
+        restored = sample(
+            denoiser, torch.empty(2, 2, 16, 16, device="meta"), scheduler.process, eta=1.0, correct=correct
+        )
     assert restored.device.type == "meta"
     assert copies.count == 0
 
