@@ -14,25 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import monai
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 from peers import PEERS
 from tqdm import tqdm
 
+from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.data import ImageDataset
+from monai_d3gm.data.files import atomic_path
 from monai_d3gm.inferers import RegressionInferer, RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
-from monai_d3gm.networks.checkpoint import weights_hash
+from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, weights_hash
 from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from common import about_run, bundle_sampler, inference_config, load_model, set_threads, write_result  # noqa: E402
 
 DEVELOPMENT = ("kodim05", "kodim11", "kodim19", "kodim24")
 WEATHER = {"derain": SimulateRain, "dehaze": SimulateHaze}
@@ -60,12 +61,14 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    set_threads()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
-    options = bundle_sampler(arguments.bundle) | {"roi_size": inference_config(arguments.bundle)["roi_size"]}
-    options |= {"seed": arguments.seed} | json.loads(arguments.options)
+    root = Path(find_bundle_root(arguments.bundle))
+    config = ConfigParser.load_config_file(root / "configs" / "inference.json")
+    options = {name: config[name] for name in ("order", "eta", "t_first", "t_min", "roi_size")}
+    options |= {"clip": config["inferer"]["clip"], "seed": arguments.seed} | json.loads(arguments.options)
     paths = dict(text.split("=", 1) for text in arguments.model)
-    models = {name: load_model(arguments.bundle, path) for name, path in paths.items()}
+    models = {name: _load(path, config["network_def"]) for name, path in paths.items()}
     files = [arguments.dataset_dir / f"{name}.png" for name in arguments.photographs]
     rows: list[dict[str, Any]] = []
     for amount in arguments.amounts:
@@ -85,10 +88,20 @@ def main() -> None:
             "seed": arguments.seed,
             "sampler": options,
             "models": {name: weights_hash(path) for name, path in paths.items()},
-            **about_run(),
+            "machine": {"platform": platform.machine(), "threads": torch.get_num_threads()},
+            "versions": {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__},
             "rows": rows,
         }
-        write_result(arguments.output, result)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(arguments.output) as temporary:
+            temporary.write_text(json.dumps(result))
+
+
+def _load(path: str, network_def: dict[str, Any]) -> tuple[Any, Any]:
+    """The network of the bundle's config with as many input channels as the weights have, and their scheduler."""
+    channels = read_checkpoint(path)["model"]["intro.weight"].shape[1]
+    network = ConfigParser({"network": network_def | {"in_channels": channels}}).get_parsed_content("network").eval()
+    return network, build_scheduler(load_checkpoint(path, network))
 
 
 def _restore(
