@@ -229,7 +229,7 @@ def _judge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"sampler": sampler, "evaluations": int(of(sampler, "evaluations")[0])}
         line |= {"PSNR": float(of(sampler, "psnr").mean()), "PSNR (dB)": gain["psnr"], "SSIM": gain["ssim"]}
         line |= {"std x": spread, "spectrum (dB)": spectrum}
-        line["excess"] = max(off[key] / TOLERANCES[key] for key in off)
+        line["excess"] = max(0.0, *(off[key] / TOLERANCES[key] for key in off))
         if len(distance := of(sampler, "distance")):
             line["distance"] = float(distance.mean())
         table.append(line)
