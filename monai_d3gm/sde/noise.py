@@ -59,10 +59,14 @@ def batch_noise(shape: Sequence[int], seed: int, keys: Sequence[tuple[int | str,
     >>> batch_noise((2, 3), 0, [(0, 0), (1, 0)], 4)[1].equal(keyed_noise((2, 3), 0, 1, 0, 4))
     True
     """
+
+    def draw(key: tuple[int | str, int | str]) -> Tensor:
+        return keyed_noise(shape, seed, key[0], key[1], step)
+
     if len(keys) == 1:
-        return keyed_noise(shape, seed, *keys[0], step)[None]
+        return draw(keys[0])[None]
     with ThreadPoolExecutor(min(len(keys), torch.get_num_threads())) as pool:  # torch draws without the interpreter
-        return torch.stack(list(pool.map(lambda key: keyed_noise(shape, seed, *key, step), keys)))
+        return torch.stack(list(pool.map(draw, keys)))
 
 
 def resolve_keys(items: Sequence[Key] | None, count: int) -> list[tuple[int | str, int | str]]:
