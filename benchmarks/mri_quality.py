@@ -17,21 +17,18 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import torch
+from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from tqdm import tqdm
 
-from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.data import KspaceSliceDataset, LowResolutionSliceDataset, VolumeBatchSampler, collate_slices
-from monai_d3gm.data.files import atomic_path
 from monai_d3gm.engines import (
     KSPACE_BASELINES,
     batch_image,
@@ -49,8 +46,7 @@ from monai_d3gm.metrics import (
     radial_power_spectrum,
     summarise,
 )
-from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, weights_hash
-from monai_d3gm.networks.nets import ConditionalNAFNet
+from monai_d3gm.networks.checkpoint import weights_hash
 
 # split -> subjects of ds002748, patients of open_ms; none of them in training
 SUBJECTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -132,20 +128,16 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    set_threads()
 
     task = TASKS[arguments.bundle]
     if arguments.show:
         _print(json.loads(arguments.show.read_text())["rows"], task.compared, arguments.markdown)
         return
-    subjects, patients = SUBJECTS[arguments.split]
-    files = [arguments.dataset_dir / "ds002748" / f"sub-{subject}_T1w.nii.gz" for subject in subjects]
-    for patient in patients:
-        files += sorted((arguments.dataset_dir / "open_ms").glob(f"patient{patient}_*.nii.gz"))
-    files = [file for file in files if re.search(arguments.only, file.name)]
+    files = volume_files(arguments.dataset_dir, arguments.split, arguments.only)
     paths = dict(text.split("=", 1) for text in arguments.model)
-    models = {name: _load(path) for name, path in paths.items()}
-    options = _sampler(arguments.bundle) | json.loads(arguments.options)
+    models = {name: load_model(arguments.bundle, path) for name, path in paths.items()}
+    options = bundle_sampler(arguments.bundle) | json.loads(arguments.options)
     rows: list[dict[str, Any]] = []
     for condition in arguments.conditions:
         chosen = {"slices": arguments.slices, "snr": arguments.snr, "seed": arguments.seed}
@@ -174,35 +166,19 @@ def main() -> None:
             "command": command | {"sampler": options},
             "protocol": f"{dataset.volumes[0].origin}; slice protocol",
             "models": {name: weights_hash(path) for name, path in paths.items()},
-            "machine": {"platform": platform.machine(), "threads": torch.get_num_threads()},
-            "versions": {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__},
+            **about_run(),
             "rows": rows,
         }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(arguments.output) as temporary:
-            temporary.write_text(json.dumps(result))
+        write_result(arguments.output, result)
 
 
-def _sampler(bundle: str) -> dict[str, Any]:
-    """The bundle's own sampler."""
-    config = json.loads((Path(find_bundle_root(bundle)) / "configs" / "inference.json").read_text())
-    return {name: config[name] for name in ("order", "eta", "t_first", "t_min")}
-
-
-def _load(path: str) -> tuple[torch.nn.Module, Any]:
-    state = read_checkpoint(path)["model"]
-    width, channels, patch_size = state["intro.weight"].shape[:3]
-    network = ConditionalNAFNet(
-        in_channels=channels,
-        out_channels=state["outro.weight"].shape[1],
-        width=width,
-        encoder_blocks=(2, 2),
-        middle_blocks=6,
-        decoder_blocks=(2, 2),
-        patch_size=patch_size,
-    ).eval()
-    scheduler = build_scheduler(load_checkpoint(path, network))
-    return network, scheduler
+def volume_files(folder: Path, split: str, only: str = "") -> list[Path]:
+    """The volumes of a split whose names the regular expression ``only`` is found in."""
+    subjects, patients = SUBJECTS[split]
+    files = [folder / "ds002748" / f"sub-{subject}_T1w.nii.gz" for subject in subjects]
+    for patient in patients:
+        files += sorted((folder / "open_ms").glob(f"patient{patient}_*.nii.gz"))
+    return [file for file in files if re.search(only, file.name)]
 
 
 def _restore(

@@ -51,6 +51,15 @@ def test_the_mathematics_needs_no_monai() -> None:
     assert run.stdout.strip() == "[]"
 
 
+def test_what_few_need_is_imported_where_it_is_needed() -> None:
+    """sigpy brings numba, pydicom.sr its dictionaries, highdicom both: each takes longer than the package itself."""
+    parts = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
+    code = f"import sys, {', '.join(f'monai_d3gm.{part}' for part in parts)}\n"
+    code += "print(sorted({'sigpy', 'numba', 'pydicom.sr', 'highdicom', 'ismrmrd'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 # What each part may import of the project, beside itself (CONTRIBUTING.md).
 LAYERS = (
     {"sde"},

@@ -8,10 +8,19 @@ import io
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, prepare, run_workflow
+from monai_d3gm.bundle import BundleError, find_bundle_root
+from monai_d3gm.cli.options import (
+    accepted_kinds,
+    add_bundle,
+    add_options,
+    before_anything,
+    given_options,
+    make_workflow,
+    prepare,
+)
+from monai_d3gm.cli.shards import Shard
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
@@ -37,17 +46,23 @@ def add_parser(commands: Commands) -> None:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Restore INPUT with BUNDLE, compare with the truth and print tables of figures with their protocol.
 
-    Options left out are as the bundle has them.
+    Options left out are as the bundle has them. Processes that torchrun starts share the files of the folder INPUT.
     """
+    shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, _CONFIG)
     source = Path(arguments.input).absolute()
     with before_anything():
         prepare(root, _CONFIG, settings, source)
+        if shard.size > 1:
+            settings |= {"inputs": shard.part(_files(root, source, shard.size))}
+            settings |= {} if shard.first else {"progress": False}
     with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()) as printed:
         output = Path(arguments.output or temporary).absolute()
         paths = {"dataset_dir": source, "output_dir": output}
-        run_workflow(root, _CONFIG, {**settings, **paths, "overwrite": arguments.overwrite, "report": _REPORT})
+        _run(root, {**settings, **paths, "overwrite": arguments.overwrite, "report": _REPORT}, shard)
+        if not shard.first:
+            return 0
         report = (output / _REPORT).read_text(encoding="utf-8")
     tables = printed.getvalue()
     if arguments.output is None:
@@ -56,3 +71,30 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(report, end="")
     return 0
+
+
+def _files(root: Path, folder: Path, processes: int) -> list[Path]:
+    """The files of a folder that several processes can share."""
+    from monai_d3gm.data.inputs import find_units
+
+    units, _ = find_units(folder, accepted_kinds(root, _CONFIG))
+    files = [unit.files for unit in units if unit.relative.parent == Path()]
+    if len(files) < processes or any(len(each) > 1 for each in files):
+        raise BundleError(
+            f"{folder} cannot be shared by {processes} processes; accepted: a folder with a file at least for each of "
+            "them, and no DICOM series."
+        )
+    return [file for (file,) in files]
+
+
+def _run(root: Path, settings: dict[str, Any], shard: Shard) -> None:
+    """Run the bundle's config, with one report for all processes."""
+    from monai_d3gm.handlers import MetricsReport
+
+    workflow = make_workflow(root, _CONFIG, settings)
+    workflow.initialize()
+    for handler in workflow.parser.get_parsed_content("handlers"):
+        if isinstance(handler, MetricsReport):
+            handler.gather = shard.gather
+    workflow.run()
+    workflow.finalize()

@@ -27,6 +27,7 @@ from monai_d3gm.cli.options import (
     read_json,
     run_workflow,
 )
+from monai_d3gm.cli.shards import Shard
 from monai_d3gm.cli.summary import Outcome, Status, as_text, failures, summarise
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ def restore(arguments: argparse.Namespace) -> int:
     """Restore all of INPUT that BUNDLE takes and write the results into OUTPUT.
 
     Files are told apart by their content. One that cannot be restored is named at the end, and the others are
-    restored all the same. The same command again goes on where it was interrupted. Options left out are as the bundle
-    has them. The exit status is 0 if nothing failed, 1 if something did, and 2 if the command cannot be run so.
+    restored all the same. The same command again goes on where it was interrupted. Processes that torchrun starts
+    share the inputs. Options left out are as the bundle has them. The exit status is 0 if nothing failed, 1 if
+    something did, and 2 if the command cannot be run so.
     """
+    shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, _CONFIG)
     source, output = Path(arguments.input).absolute(), Path(arguments.output).absolute()
@@ -86,12 +89,17 @@ def restore(arguments: argparse.Namespace) -> int:
         dry=arguments.dry_run,
         text=sys.stderr if arguments.json else sys.stdout,
     )
-    outcomes = [run.pass_over(problem, "failed" if problem in failed else "skipped") for problem in problems]
     try:
-        outcomes += [run.restore(unit) for unit in tqdm(units, desc="inputs", unit="input", disable=not run.progress)]
+        shown = run.progress and shard.first
+        restored = [run.restore(unit) for unit in tqdm(shard.part(units), "inputs", unit="input", disable=not shown)]
+        gathered = shard.gather(restored)
     except KeyboardInterrupt:
         print_error("interrupted; the same command goes on from here.")
         return 130
+    if not shard.first:
+        return 0
+    outcomes = [run.pass_over(problem, "failed" if problem in failed else "skipped") for problem in problems]
+    outcomes += [outcome for part in gathered for outcome in part]
     outcomes.sort(key=lambda outcome: outcome.input)
     summary = summarise(outcomes, {"bundle": root.name, **run.origin})
     if not run.dry:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_d3gm.consistency.base import MeasurementConsistency, PriorStd, check_finite, nearest_solution
+from monai_d3gm.sde import per_image
 
 __all__ = ["DownsamplingConsistency"]
 
@@ -146,7 +147,7 @@ class _Truncation:
 
     def regularised_inverse(self, y: Tensor, weight: Tensor) -> Tensor:
         """w ((1 - w) + w A A^T)^{-1} y."""
-        fit, stay = (w.to(y).reshape(-1, 1, 1, 1) for w in (weight, 1 - weight))
+        fit, stay = (per_image(w, y) for w in (weight, 1 - weight))
         spectrum = torch.fft.rfft2(y) * (fit / (stay + fit * self._gain))
         return torch.fft.irfft2(spectrum, s=self._shape)
 

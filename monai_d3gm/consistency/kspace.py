@@ -21,6 +21,7 @@ from torch import Tensor
 
 from monai_d3gm.consistency.base import MeasurementConsistency, PriorStd, check_finite, nearest_solution
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
+from monai_d3gm.sde import per_image
 
 __all__ = ["KspaceConsistency"]
 
@@ -136,7 +137,7 @@ class KspaceConsistency(MeasurementConsistency):
         if not self._projects:
             return complex_to_channels(nearest_solution(image, self._zero_filled, self._normal, weight))
         change = self._zero_filled - self._normal(image)
-        return complex_to_channels(image + weight.to(change.real).reshape(-1, 1, 1) * change)
+        return complex_to_channels(image + per_image(weight, change.real) * change)
 
 
 def _fit_maps(maps: Tensor, kspace: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -280,6 +281,10 @@ class MetricsReport:
         subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
             not match.
 
+    Attributes:
+        gather: gives the values of all processes that share a run to one of them, and nothing to the others; the
+            inputs went to the processes in turn. A process alone has its own value.
+
     Raises:
         OutputError: when the engine starts: the folder cannot be written, or the report is there and ``overwrite`` is
             False.
@@ -308,6 +313,7 @@ class MetricsReport:
         self.trust = trust
         self.group_pattern = group_pattern
         self.subject_pattern = subject_pattern
+        self.gather: Callable[[Any], list[Any]] = lambda value: [value]
 
     def attach(self, engine: Engine) -> None:
         """Register with a `RestorationEvaluator`."""
@@ -322,9 +328,14 @@ class MetricsReport:
                 logger.warning("%s: %s", source.path.name, remark)
 
     def write(self, engine: Any) -> None:
-        """Print the tables and write the report."""
+        """Print the tables and write the report; of several processes the first does, for all."""
+        inputs = {source.stem: self._input(source) for source in engine.volumes}
+        gathered = self.gather((inputs, self.figures.by_input))
+        if not gathered:
+            return
+        self.figures.by_input = _in_turn([figures for _, figures in gathered])
         report: dict[str, Any] = {
-            "inputs": {source.stem: self._input(source) for source in engine.volumes},
+            "inputs": _in_turn([inputs for inputs, _ in gathered]),
             "parameters": self.parameters,
             "checkpoint": {"file": self.weights.name, "sha256": weights_hash(self.weights)}
             | read_checkpoint(self.weights)["d3gm"],
@@ -466,6 +477,16 @@ def _table(by_input: Mapping[str, Figures]) -> str:
 def _means(inputs: Sequence[Figures]) -> Figures:
     methods = [method for method in inputs[0] if all(method in other for other in inputs)]
     return {method: _mean([figures[method] for figures in inputs]) for method in methods}
+
+
+def _in_turn(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries of dicts, the first of each, then the second of each, and so on.
+
+    >>> list(_in_turn([{"a": 0, "c": 0}, {"b": 0}]))
+    ['a', 'b', 'c']
+    """
+    turns = itertools.zip_longest(*(part.items() for part in parts))
+    return dict(entry for turn in turns for entry in turn if entry is not None)
 
 
 def _entry(summary: Any) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import sigpy.mri.app
 import torch
 
 from monai_d3gm.metrics.image import evaluate_images
@@ -78,6 +77,8 @@ def l1_wavelet(
         >>> bool((result - image).abs().max() < 0.01)
         True
     """
+    import sigpy.mri.app  # here, since it takes most of a second and restoration does without
+
     if not regularisation > 0:
         raise ValueError(f"regularisation is {regularisation}; a number above 0 is accepted.")
     if max_iter < 1:

@@ -44,7 +44,9 @@ class RestorationInferer(Inferer):
         batch_size: images that go through the network at once; None for all (eight where volumes are cut into slices).
         seed: seed of the noise, together with the items' keys.
         amp: dtype in which the network runs under autocast, ``bfloat16`` or ``float16``; the state stays in float32.
-        compile: compile the network with ``torch.compile`` for the call.
+        compile: compile the network with ``torch.compile``; the first call with a new extent waits for it. A mode of
+            ``torch.compile`` may be named, such as ``reduce-overhead``, which on a GPU captures the network as a CUDA
+            graph.
         progress: show a progress bar over evaluations of the network.
         solver: name of the solver, ``exponential`` or ``euler_maruyama``.
         grid: ``rho`` or ``t``.
@@ -80,7 +82,7 @@ class RestorationInferer(Inferer):
         batch_size: int | None = None,
         seed: int = 0,
         amp: torch.dtype | str | None = None,
-        compile: bool = False,
+        compile: bool | str = False,
         progress: bool = False,
         solver: str = "exponential",
         grid: str = "rho",
@@ -235,7 +237,9 @@ class RestorationInferer(Inferer):
                 f"batch_size is {size} for {len(mu)} images; a data_consistency without select(indices) needs the "
                 "whole batch at once"
             )
-        denoise = self._denoiser(torch.compile(network) if self.compile else network)  # type: ignore[arg-type]
+        if self.compile:  # what was compiled for a network stays with it
+            network = torch.compile(network, mode=self.compile if isinstance(self.compile, str) else None)  # type: ignore[assignment]
+        denoise = self._denoiser(network)
         total = len(jobs) * (len(self.times) - 1)
         with tqdm(total=total, disable=not self.progress, desc="restoring", unit="evaluation") as bar:
 

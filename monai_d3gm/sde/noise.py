@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -41,6 +42,31 @@ def keyed_noise(shape: Sequence[int], seed: int, item: int | str, sample: int | 
     digest = hashlib.blake2b(repr((seed, item, sample, step)).encode(), digest_size=4).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
+
+
+def batch_noise(shape: Sequence[int], seed: int, keys: Sequence[tuple[int | str, int | str]], step: int) -> Tensor:
+    """The :func:`keyed_noise` of each (item, sample), drawn in as many threads as torch computes in.
+
+    Args:
+        shape: of one element.
+        seed: of the run.
+        keys: (item, sample) of each element, at least one.
+        step: index of the step, or :data:`INITIAL_STEP`.
+
+    Returns:
+        float32 on the CPU, (len(keys), *shape).
+
+    >>> batch_noise((2, 3), 0, [(0, 0), (1, 0)], 4)[1].equal(keyed_noise((2, 3), 0, 1, 0, 4))
+    True
+    """
+
+    def draw(key: tuple[int | str, int | str]) -> Tensor:
+        return keyed_noise(shape, seed, key[0], key[1], step)
+
+    if len(keys) == 1:
+        return draw(keys[0])[None]
+    with ThreadPoolExecutor(min(len(keys), torch.get_num_threads())) as pool:  # torch draws without the interpreter
+        return torch.stack(list(pool.map(draw, keys)))
 
 
 def resolve_keys(items: Sequence[Key] | None, count: int) -> list[tuple[int | str, int | str]]:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .clock import Clock, as_time
+from .device import moved
 
 DEFAULT_STATIONARY_STD = 10 / 255
 """The paper's lambda, 10 grey levels of 255, for images on [0, 1]."""
@@ -329,7 +330,7 @@ class D3GMProcess(DiffusionProcess):
 
     def prior(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         check_images(mu=mu)
-        return mu.clone(), mu.new_tensor(self.tau * self.stationary_std)
+        return mu.clone(), mu.new_full((), self.tau * self.stationary_std)
 
 
 class OrnsteinUhlenbeckProcess(D3GMProcess):
@@ -429,7 +430,7 @@ class CoefficientDecoupledProcess(DiffusionProcess):
 
     def prior(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         check_images(mu=mu)
-        return mu.clone(), self.noise_std(1.0).to(mu)
+        return mu.clone(), moved(self.noise_std(1.0), mu)
 
 
 class VariancePreservingProcess(DiffusionProcess):

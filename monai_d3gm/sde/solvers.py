@@ -21,7 +21,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .noise import INITIAL_STEP, Key, keyed_noise, resolve_keys
+from .device import moved
+from .noise import INITIAL_STEP, Key, batch_noise, resolve_keys
 from .processes import DiffusionProcess, check_images, computing_dtype
 
 T_MIN = 0.02
@@ -298,8 +299,7 @@ def sample(
     condition = mu.detach().to(computing_dtype(mu.dtype))
 
     def noise(step: int) -> Tensor:
-        drawn = [keyed_noise(mu.shape[1:], seed, item, which, step) for item, which in keys]
-        return (drawn[0][None] if len(drawn) == 1 else torch.stack(drawn)).to(condition)
+        return moved(batch_noise(mu.shape[1:], seed, keys, step), condition)
 
     if state is not None:
         x = state.to(condition)

@@ -215,6 +215,25 @@ def test_half_precision_network_keeps_the_state_in_single() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
+def test_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    compiler = torch.compile
+
+    def backend(graph: nn.Module, inputs: list[Tensor]) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda module, mode: compiler(module, mode=mode, backend=backend))
+    net, mu = network(), images()
+    restore = RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)
+    restored = restore(mu, net)
+    count = len(compiled)
+    assert count > 0
+    assert torch.equal(restore(mu, net), restored)
+    assert torch.equal(RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)(mu, net), restored)
+    assert len(compiled) == count
+
+
 def test_compiled_network() -> None:
     restored = RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)(images(), network())
     expected = RestorationInferer(D3GMScheduler(), num_inference_steps=2)(images(), network())

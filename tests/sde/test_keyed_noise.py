@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_d3gm.sde import INITIAL_STEP, keyed_noise
-from monai_d3gm.sde.noise import resolve_keys
+from monai_d3gm.sde.noise import batch_noise, resolve_keys
 
 
 def test_same_key_same_noise_whatever_was_drawn_before() -> None:
@@ -15,6 +15,15 @@ def test_same_key_same_noise_whatever_was_drawn_before() -> None:
     torch.randn(10)
     assert torch.equal(first, keyed_noise((3, 5), 7, "a", 1, 2))
     assert first.dtype == torch.float32 and first.device.type == "cpu"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_has_the_noise_of_its_elements(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    keys: list[tuple[int | str, int | str]] = [(item, sample) for item in ("a", 5, "b") for sample in range(4)]
+    expected = torch.stack([keyed_noise((20, 30), 7, *key, 2) for key in keys])
+    assert torch.equal(batch_noise((20, 30), 7, keys, 2), expected)
+    assert torch.equal(batch_noise((20, 30), 7, keys[:1], 2), expected[:1])
 
 
 def test_global_generator_is_left_alone() -> None:

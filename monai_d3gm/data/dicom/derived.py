@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
@@ -164,9 +162,11 @@ def copy_body_part(target: Dataset, source: FrameHeader) -> None:
         target.setdefault("Laterality", "")
 
 
-def code_item(code: Code) -> Dataset:
-    """Return a code as an item of a code sequence (PS3.3 section 8)."""
-    item = Dataset()
+def code_item(keyword: str) -> Dataset:
+    """Return a code of the scheme DCM, by pydicom's keyword, as an item of a code sequence (PS3.3 section 8)."""
+    from pydicom.sr.codedict import codes  # loads its dictionaries, which only writing needs
+
+    code, item = getattr(codes.DCM, keyword), Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 
@@ -176,10 +176,10 @@ def contributing_equipment(source: FrameHeader, provenance: Mapping[str, str]) -
     scanner, package = Dataset(), Dataset()
     copy_attributes(scanner, source, EQUIPMENT)
     scanner.setdefault("Manufacturer", "unknown")
-    scanner.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.AcquisitionEquipment)]
+    scanner.PurposeOfReferenceCodeSequence = [code_item("AcquisitionEquipment")]
     package.Manufacturer, package.ManufacturerModelName = MANUFACTURER, MODEL_NAME
     package.SoftwareVersions = __version__
-    package.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.ProcessingEquipment)]
+    package.PurposeOfReferenceCodeSequence = [code_item("ProcessingEquipment")]
     package.ContributionDescription = derivation(provenance)
     return [*copy.deepcopy(list(source.get("ContributingEquipmentSequence", []))), scanner, package]
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
 from monai_d3gm import __version__
@@ -84,6 +83,8 @@ def write_parametric_map(
     >>> pydicom.dcmread(path).SOPClassUID.name
     'Parametric Map Storage'
     """
+    from pydicom.sr.codedict import codes  # loads its dictionaries, which only writing needs
+
     highdicom = _highdicom(path)
     grid = output_grid(std, affine, volume)
     values = np.asarray(std, dtype=np.float32)

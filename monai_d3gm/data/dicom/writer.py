@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
 from monai_d3gm import __version__
@@ -223,7 +222,7 @@ def _image(
     dataset.ContributingEquipmentSequence = contributing_equipment(source, provenance)
     dataset.DerivationDescription = derivation(provenance)
     if volume.data.shape != stored.pixels.shape:
-        dataset.DerivationCodeSequence = [code_item(codes.DCM.SpatialResampling)]
+        dataset.DerivationCodeSequence = [code_item("SpatialResampling")]
     _refer(dataset, references(near, volume))
     _place(dataset, index, grid)
     _set_pixels(dataset, stored, index)
@@ -262,7 +261,7 @@ def _refer(dataset: Dataset, sources: list[Reference]) -> None:
             reference.ReferencedSOPInstanceUID = source.dataset.SOPInstanceUID
         if source.frames:
             item.ReferencedFrameNumber = list(source.frames)
-        item.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.SourceImageForImageProcessingOperation)]
+        item.PurposeOfReferenceCodeSequence = [code_item("SourceImageForImageProcessingOperation")]
         dataset.SourceImageSequence.append(item)
         instances.append(instance)
     series = Dataset()

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from monai.utils import ensure_tuple_rep
@@ -43,14 +42,15 @@ def windowed_mean(x: Tensor, window: Sequence[int | None]) -> Tensor:
     whole = [axis for axis, length in enumerate(window, 2) if length is None or length >= x.shape[axis]]
     if whole:
         x = x.mean(whole, keepdim=True)
-    for axis, length in enumerate(window, 2):
-        if length is None or axis in whole:
-            continue
-        size = x.shape[axis]
-        total = F.pad(x.float().cumsum(axis).movedim(axis, -1), (1, 0))
-        means = ((total[..., length:] - total[..., :-length]) / length).to(x.dtype)
-        start = (torch.arange(size, device=x.device) - length // 2).clamp(0, size - length)
-        x = means[..., start].movedim(-1, axis)
+    boxes = {axis: length for axis, length in enumerate(window, 2) if length is not None and axis not in whole}
+    for axis, length in boxes.items():
+        total = x.float().cumsum(axis)
+        later = total.narrow(axis, length, x.shape[axis] - length) - total.narrow(axis, 0, x.shape[axis] - length)
+        x = (torch.cat([total.narrow(axis, length - 1, 1), later], axis) / length).to(x.dtype)
+    for axis, length in boxes.items():  # there are length - 1 fewer boxes than positions
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        before, after = (end.repeat_interleave(n, axis) for end, n in ((first, length // 2), (last, (length - 1) // 2)))
+        x = torch.cat([before, x, after], axis)
     return x
 
 

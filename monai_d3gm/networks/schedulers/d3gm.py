@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
-from monai_d3gm.sde import D3GMProcess, DiffusionProcess, time_grid
+from monai_d3gm.sde import D3GMProcess, DiffusionProcess, moved, per_image, time_grid
 from monai_d3gm.sde import sample as draw_sample
 
 __all__ = ["D3GMScheduler", "PREDICTION_TYPES", "crop_to", "pad_to_multiple", "size_multiple"]
@@ -191,8 +191,11 @@ class D3GMScheduler(Scheduler):
         a, b, c = self._curves(t, x_t)
         scale = torch.sqrt(a**2 * self.sigma_data**2 + c**2)
         c_in = torch.where(scale > 0, 1 / scale, 0.0)
-        rho = self.process.rho(t).clamp(-RHO_LIMIT, RHO_LIMIT).reshape(-1)
-        time = (TIME_SCALE * rho).to(x_t.device, torch.float32)
+        rho = TIME_SCALE * self.process.rho(t).clamp(-RHO_LIMIT, RHO_LIMIT)
+        if rho.ndim == 0:
+            time = x_t.new_full((1,), float(rho), dtype=torch.float32)
+        else:
+            time = moved(rho, x_t.new_empty(0, dtype=torch.float32))
         return torch.cat([c_in * (x_t - (a + b) * mu), mu], dim=1), time
 
     def to_x0(self, model_output: Tensor, x_t: Tensor, mu: Tensor, t: float | Tensor) -> Tensor:
@@ -304,7 +307,6 @@ class D3GMScheduler(Scheduler):
         return previous, x0_hat
 
     def _curves(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """a, b, c on ``like``'s device and in its dtype, broadcast against it."""
-        shape = (-1,) + (1,) * (like.ndim - 1)
-        a, b, c = (curve.reshape(shape).to(like.device, like.dtype) for curve in self.process.curves(t))
+        """a, b, c to multiply images with, in ``like``'s dtype."""
+        a, b, c = (per_image(curve, like) for curve in self.process.curves(t))
         return a, b, c

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-import sigpy.mri
 import torch
 from fastmri.data.subsample import create_mask_for_mask_type
 from numpy.typing import NDArray
@@ -237,7 +236,9 @@ def simulate_kspace(
     image = torch.polar(torch.from_numpy(np.ascontiguousarray(magnitude, dtype=np.float32)), torch.from_numpy(field))
     maps = None
     if coils > 1:
-        maps = torch.from_numpy(sigpy.mri.birdcage_maps((coils, *magnitude.shape)).astype(np.complex64))
+        from sigpy.mri import birdcage_maps  # takes most of a second to import, and one coil does not need it
+
+        maps = torch.from_numpy(birdcage_maps((coils, *magnitude.shape)).astype(np.complex64))
     kspace = fft2c(image if maps is None else maps * image)
     noise_std = level / snr
     if noise_std > 0:

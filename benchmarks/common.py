@@ -1,0 +1,67 @@
+"""What the benchmarks share: a bundle's network with given weights, its sampler, and what a result says of its run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from monai_d3gm.bundle import find_bundle_root
+from monai_d3gm.data.files import atomic_path
+from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
+
+SAMPLER = ("order", "eta", "t_first", "t_min")
+
+
+def set_threads() -> None:
+    """As many threads as ``OMP_NUM_THREADS`` says, else two."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+def inference_config(bundle: str) -> dict[str, Any]:
+    """A bundle's ``inference.json``."""
+    return ConfigParser.load_config_file(Path(find_bundle_root(bundle)) / "configs" / "inference.json")
+
+
+def bundle_sampler(bundle: str) -> dict[str, Any]:
+    """The arguments of `RestorationInferer` that make a bundle's own sampler, but for the number of evaluations."""
+    config = inference_config(bundle)
+    options = {name: config[name] for name in SAMPLER}
+    return options | ({"clip": config["inferer"]["clip"]} if "clip" in config["inferer"] else {})
+
+
+def bundle_network(bundle: str, **changes: Any) -> Any:
+    """A bundle's network, untrained; ``changes`` to its arguments."""
+    definition = inference_config(bundle)["network_def"] | changes
+    return ConfigParser({"network": definition}).get_parsed_content("network").eval()
+
+
+def load_model(bundle: str, path: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """A bundle's network with as many input channels and features as the weights have, and their scheduler."""
+    width, channels = read_checkpoint(path)["model"]["intro.weight"].shape[:2]
+    network = bundle_network(bundle, in_channels=channels, width=width)
+    return network, build_scheduler(load_checkpoint(path, network))
+
+
+def about_run(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The machine and the versions."""
+    machine = {"platform": platform.machine(), "threads": torch.get_num_threads()}
+    if torch.device(device).type == "cuda":
+        machine |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    versions = {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__}
+    return {"machine": machine, "versions": versions | {"python": platform.python_version()}}
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(result))

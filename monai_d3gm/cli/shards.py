@@ -1,0 +1,61 @@
+"""A run that several processes share, as ``torchrun`` starts them: each takes its part of the inputs.
+
+Files are independent, so the processes speak to one another once, at the end, when the first gathers what became
+of all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from monai_d3gm.bundle import BundleError
+
+__all__ = ["Shard"]
+
+_Item = TypeVar("_Item")
+
+
+class Shard:
+    """This process among those that share the run, by ``RANK`` and ``WORLD_SIZE``; without them it is alone.
+
+    Raises:
+        BundleError: the environment's values are no rank and number of processes.
+
+    >>> Shard().part(["a", "b"])
+    ['a', 'b']
+    """
+
+    def __init__(self) -> None:
+        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+            raise BundleError(f"RANK is {rank!r} and WORLD_SIZE {size!r}; accepted: integers, 0 <= RANK < WORLD_SIZE.")
+        self.rank, self.size = int(rank), int(size)
+        if self.size > 1:
+            import torch
+
+            if torch.cuda.is_available():  # so that the device "cuda" is another for each process of a machine
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and prints what is said of all."""
+        return self.rank == 0
+
+    def part(self, items: Sequence[_Item]) -> list[_Item]:
+        """Every ``size``-th item, beginning with the ``rank``-th."""
+        return list(items[self.rank :: self.size])
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes by rank, on the first process; nothing on the others. Waits for all of them."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+        gathered: list[Any] | None = [None] * self.size if self.first else None
+        dist.gather_object(value, gathered)
+        dist.destroy_process_group()
+        return gathered or []

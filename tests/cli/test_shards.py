@@ -1,0 +1,74 @@
+"""Processes that share a run: the same bytes as one process alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_bundle import magnitude, write_nifti
+
+from monai_d3gm.bundle import BundleError
+from monai_d3gm.cli.main import main
+from monai_d3gm.cli.shards import Shard
+
+FAST = ("--steps", "1", "--samples", "1", "--no-baseline", "--no-progress")
+PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python")
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    folder = tmp_path / "volumes"
+    folder.mkdir()
+    for subject in ("01", "02", "03"):
+        write_nifti(folder / f"sub-{subject}_T1w.nii.gz", magnitude(slices=2) * int(subject))
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from monai_d3gm.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, *PROCESSES, sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("command", ["restore", "evaluate"])
+def test_two_processes_write_the_bytes_of_one(command: str, bundle: Path, volumes: Path, tmp_path: Path) -> None:
+    shared = two_processes(command, bundle, volumes, tmp_path / "two", *FAST)
+    assert shared.returncode == 0, shared.stderr
+    assert main([command, str(bundle), str(volumes), str(tmp_path / "one"), *FAST]) == 0
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+    assert shared.stdout.count("sub-02_T1w") >= 1
+
+
+def test_parts_are_all_and_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = list(range(7))
+    parts = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        parts.append(Shard().part(items))
+    assert sorted(sum(parts, [])) == items
+    assert max(map(len, parts)) - min(map(len, parts)) == 1
+
+
+@pytest.mark.parametrize("rank, size", [("2", "2"), ("-1", "2"), ("a", "2"), ("0", "0")])
+def test_an_environment_that_makes_no_sense(rank: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(BundleError, match="RANK is"):
+        Shard()
+
+
+def test_fewer_files_than_processes(
+    bundle: Path, nifti: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", str(bundle), str(nifti)]) == 2
+    assert "cannot be shared by 2 processes" in capsys.readouterr().err
