@@ -57,7 +57,7 @@ LAYERS = (
     {"networks", "consistency", "losses", "metrics"},
     {"inferers", "data", "transforms"},
     {"handlers", "engines"},
-    {"bundle", "cli"},
+    {"bundle", "cli", "label"},
 )
 
 
