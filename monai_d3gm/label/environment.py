@@ -25,7 +25,9 @@ _RANGES = {
 _PYTHON = (3, 12)
 
 
-def check_environment(installed: Callable[[str], str] = version, python: tuple[int, ...] = sys.version_info[:2]) -> None:
+def check_environment(
+    installed: Callable[[str], str] = version, python: tuple[int, ...] = sys.version_info[:2]
+) -> None:
     """Refuse an environment in which the server would not start.
 
     Args:

@@ -1,7 +1,7 @@
 """The parameters of a request: which keys of a bundle's config it may set, and to what.
 
-MONAI evaluates text in a config that holds one of its signs, so a value that comes over the network is a number, a truth
-value, nothing, or a plain word, and never reaches a config as anything else.
+MONAI evaluates text in a config that holds one of its signs, so a value that comes over the network is a number, a
+truth value, nothing, or a plain word, and never reaches a config as anything else.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
     elif isinstance(default, str):
         accepted, fits = "a word", word
     else:
-        accepted, fits = "a number, a word, true, false or null", number or word or value is None or value in (True, False)
+        accepted, fits = "a number, a word, true, false or null", number or word or value is None or value is True
+        fits = fits or value is False
     if not fits:
         raise ParameterError(f"{name} is {value!r}; accepted: {accepted}.")
     if name in _MOST and value > _MOST[name]:

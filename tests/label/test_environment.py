@@ -31,7 +31,13 @@ def test_what_the_constraints_pin_is_accepted() -> None:
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("monailabel", "0.9.0"), ("monailabel", "0.8.4"), ("pydicom", "3.0.2"), ("pynetdicom", "3.0.0"), ("numpy", "2.4.6")],
+    [
+        ("monailabel", "0.9.0"),
+        ("monailabel", "0.8.4"),
+        ("pydicom", "3.0.2"),
+        ("pynetdicom", "3.0.0"),
+        ("numpy", "2.4.6"),
+    ],
 )
 def test_another_version_is_refused_by_name(name: str, version: str) -> None:
     with pytest.raises(BundleError, match=f"{name} is {version}, accepted: ") as refusal:

