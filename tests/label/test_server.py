@@ -1,5 +1,7 @@
 """The real server on a free loopback port: its answers are those of ``python -m monai.bundle run``, bit for bit.
 
+Both run on the CPU with one thread.
+
 Skipped where MONAI Label is not installed; ``.ci/label`` makes the environment and runs it.
 """
 
@@ -15,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from small_bundle import BUNDLES, full_kspace, magnitude, make_bundle, write_nifti
+from small_bundle import BUNDLES, Run, full_kspace, magnitude, make_bundle, write_nifti
 
 from monai_d3gm.cli.main import main
 from monai_d3gm.data.fastmri import write_kspace
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 FAST = {"num_inference_steps": 2, "num_samples": 2}
-STARTUP = 300
+STARTUP = 600
 """Seconds within which a server must answer; importing MONAI Label alone takes many on a busy machine."""
 
 
@@ -100,19 +102,24 @@ def stop(server: Server) -> None:
         server.process.kill()
 
 
-def monai_bundle_run(root: Path, source: Path, output: Path, **settings: Any) -> dict[str, nibabel.Nifti1Image]:
-    """What ``python -m monai.bundle run`` writes, by kind."""
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(root / "configs" / "inference.json")]
-    for name, value in {"dataset_dir": source, "output_dir": output, **settings}.items():
-        command += [f"--{name}", str(value)]
-    scratch = output.with_name(f"{output.name}.tmp")
-    scratch.mkdir()
-    subprocess.run(command, check=True, capture_output=True, env=environment(scratch), cwd=output.parent)
-    return {
-        kind: nibabel.load(next(output.glob(f"*_{kind}.nii.gz")))
-        for kind in ("restored", "std")
-        if list(output.glob(f"*_{kind}.nii.gz"))
-    }
+def written(folder: Path, kind: str) -> nibabel.Nifti1Image:
+    """What a run wrote of a kind."""
+    return nibabel.load(next(folder.glob(f"*_{kind}.nii.gz")))
+
+
+@pytest.fixture
+def run_bundle(monai_bundle: Callable[..., Run], tmp_path: Path) -> Callable[..., Path]:
+    """``python -m monai.bundle run`` of a bundle on a file; returns the folder of its results."""
+
+    def run(root: Path, source: Path, **settings: Any) -> Path:
+        output = tmp_path / "run"
+        options = {"dataset_dir": source, "output_dir": output, "device": "cpu", "progress": False, **settings}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        done = monai_bundle("run", "--config_file", root / "configs" / "inference.json", *arguments)
+        assert done.status == 0, done.err
+        return output
+
+    return run
 
 
 def assert_same(path: Path, expected: nibabel.Nifti1Image) -> None:
@@ -167,32 +174,39 @@ def test_info_says_what_is_served(server: Server) -> None:
     ],
 )
 def test_an_image_of_the_datastore_is_restored_as_by_monai_bundle_run(
-    server: Server, home: Path, tmp_path: Path, model: str, settings: dict[str, Any]
+    server: Server,
+    home: Path,
+    tmp_path: Path,
+    run_bundle: Callable[..., Path],
+    model: str,
+    settings: dict[str, Any],
 ) -> None:
     root = home / model if (home / model).exists() else BUNDLES / model
-    source = server.studies / "sub-01_T1w.nii.gz"
-    expected = monai_bundle_run(root, source, tmp_path / "run", device="cpu", **settings)
+    expected = run_bundle(root, server.studies / "sub-01_T1w.nii.gz", **settings)
     result = server.restore(model, tmp_path / "served.nii.gz", image="sub-01_T1w", parameters=settings)
-    assert_same(result.path, expected["restored"])
+    assert_same(result.path, written(expected, "restored"))
     assert settings.items() <= result.details["parameters"].items()
     assert result.details["checkpoint"]["sha256"] and isinstance(result.details["warnings"], list)
     if settings["num_samples"] == 1:
-        assert result.details["std"] is None and "std" not in expected
+        assert result.details["std"] is None and not list(expected.glob("*_std*"))
         return
     assert result.details["std"] == {"image": "sub-01_T1w", "tag": "std"}
-    assert_same(client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"]), expected["std"])
+    std = client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"])
+    assert_same(std, written(expected, "std"))
     settings = settings | {"output": "std"}
     asked = server.restore(model, tmp_path / "asked.nii.gz", image="sub-01_T1w", parameters=settings)
-    assert_same(asked.path, expected["std"])
+    assert_same(asked.path, written(expected, "std"))
 
 
-def test_a_file_that_is_sent_is_restored_under_its_name(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_sent_is_restored_under_its_name(
+    server: Server, tmp_path: Path, run_bundle: Callable[..., Path]
+) -> None:
     """Its noise is that of its name, so that it is restored as it would be at home."""
     sent = write_nifti(tmp_path / "sub.03_flair.nii.gz", magnitude(36, 30, 2))
-    expected = monai_bundle_run(BUNDLES / "mri_sr", sent, tmp_path / "run", device="cpu", **FAST)
+    expected = run_bundle(BUNDLES / "mri_sr", sent, **FAST)
     before = client.info(server.address)["datastore"]
     result = server.restore("mri_sr", tmp_path / "served.nii.gz", file=sent, parameters=FAST)
-    assert_same(result.path, expected["restored"])
+    assert_same(result.path, written(expected, "restored"))
     assert result.details["std"] is None and result.details["stored"] is None
     assert client.info(server.address)["datastore"] == before
 
@@ -215,20 +229,23 @@ def test_an_image_can_be_uploaded_and_its_restoration_stored(server: Server, tmp
 
 
 @pytest.mark.parametrize("coils", [0, 4])
-def test_kspace_is_reconstructed_into_the_datastore(server: Server, tmp_path: Path, coils: int) -> None:
+def test_kspace_is_reconstructed_into_the_datastore(
+    server: Server, tmp_path: Path, run_bundle: Callable[..., Path], coils: int
+) -> None:
     kspace = full_kspace()
     if coils:
         phases = np.exp(1j * np.linspace(0, 3, kspace.shape[-1]))
         kspace = np.stack([kspace * phases**coil / np.sqrt(coils) for coil in range(coils)], axis=1)
     scan = tmp_path / f"scan_{coils}.h5"
     write_kspace(scan, kspace.astype(np.complex64))
-    expected = monai_bundle_run(BUNDLES / "mri_recon", scan, tmp_path / "run", device="cpu", **FAST)
+    expected = run_bundle(BUNDLES / "mri_recon", scan, **FAST)
     result = server.restore("mri_recon", tmp_path / "served.nii.gz", file=scan, parameters=FAST | {"store": True})
-    assert_same(result.path, expected["restored"])
+    assert_same(result.path, written(expected, "restored"))
     assert result.details["stored"] == f"scan_{coils}_restored"
-    assert_same(client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"]), expected["std"])
+    std = client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"])
+    assert_same(std, written(expected, "std"))
     stored = client.download(server.address, tmp_path / "stored.nii.gz", result.details["stored"])
-    assert_same(stored, expected["restored"])
+    assert_same(stored, written(expected, "restored"))
     assert result.details["protocol"]["data"].startswith("measured")
 
 
@@ -316,14 +333,10 @@ def test_twenty_parallel_requests_are_answered_as_serial_ones_and_memory_is_stea
     jobs = [("mri_sr", "sub-01_T1w"), ("own_bundle", "sub-02_T2w"), ("mri_recon", "sub-02_T2w")]
     jobs = [(model, image, FAST | {"seed": seed}) for seed in (0, 1) for model, image in jobs]
 
-    def restore(number: int, name: str) -> np.ndarray:
+    def volume(number: int, name: str) -> np.ndarray:
         model, image, parameters = jobs[number % len(jobs)]
         path = tmp_path / f"{name}_{number}.nii.gz"
-        return np.asarray(server.restore(model, path, image=image, parameters=parameters).path.read_bytes())
-
-    def volume(number: int, name: str) -> np.ndarray:
-        restore(number, name)
-        return nibabel.load(tmp_path / f"{name}_{number}.nii.gz").get_fdata()
+        return nibabel.load(server.restore(model, path, image=image, parameters=parameters).path).get_fdata()
 
     serial = [volume(number, "serial") for number in range(len(jobs))]
     assert len({array.tobytes() for array in serial}) == len(jobs)
@@ -339,7 +352,7 @@ def test_twenty_parallel_requests_are_answered_as_serial_ones_and_memory_is_stea
     print(f"resident memory after each 20 requests, MB: {[round(x) for x in used]}")
     assert used[2] - used[0] < 100
     assert client.info(server.address)["datastore"]["label_tags"]["std"] >= 2
-    assert not list(server.scratch.glob("d3gm-label-*/*"))
+    assert not list(server.scratch.glob("d3gm-label-*/request-*"))
 
 
 @pytest.fixture
@@ -385,7 +398,7 @@ def test_limits_and_the_stop(narrow: Server, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         last = pool.submit(restore, 8)
         for _ in range(600):
-            if list(narrow.scratch.glob("d3gm-label-*/*")):
+            if list(narrow.scratch.glob("d3gm-label-*/request-*")):
                 break
             time.sleep(0.05)
         narrow.process.send_signal(signal.SIGTERM)

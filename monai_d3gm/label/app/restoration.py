@@ -68,7 +68,6 @@ class RestorationApp(MONAILabelApp):
         self._turns = threading.BoundedSemaphore(self.workers)
         self._count = threading.Lock()
         self._inside = 0
-        self._scratch = tempfile.TemporaryDirectory(prefix="d3gm-label-")
         super().__init__(
             app_dir,
             studies,
@@ -119,15 +118,11 @@ class RestorationApp(MONAILabelApp):
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """A folder for a request, which is gone after it."""
-        folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
+        folder = Path(tempfile.mkdtemp(prefix="request-"))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """Remove what requests left."""
-        self._scratch.cleanup()
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Restore an image.

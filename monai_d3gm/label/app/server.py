@@ -13,8 +13,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -94,14 +94,6 @@ def _received(file: UploadFile, folder: Path) -> Path:
     return inputs / name
 
 
-@asynccontextmanager
-async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        app_instance().close()
-
-
 async def _monailabel_error(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": getattr(error, "msg", str(error))}, 404)
 
@@ -110,7 +102,7 @@ async def _error(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": f"{type(error).__name__}; the server's log has more."}, 500)
 
 
-application = FastAPI(title="monai_d3gm", redoc_url="/docs", docs_url=None, lifespan=_lifespan)
+application = FastAPI(title="monai_d3gm", redoc_url="/docs", docs_url=None)
 application.add_exception_handler(MONAILabelException, _monailabel_error)
 application.add_exception_handler(Exception, _error)
 for _part in (info, datastore, activelearning, *([login] if settings.MONAI_LABEL_AUTH_ENABLE else [])):
@@ -133,6 +125,7 @@ def start(studies: Path, conf: Mapping[str, str], host: str, port: int) -> None:
     _check_address(host, port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("monailabel").setLevel(logging.WARNING)
+    logging.getLogger("monai.bundle.workflows").addFilter(lambda record: "skipping logging" not in record.getMessage())
     settings.MONAI_LABEL_APP_DIR = str(Path(__file__).parent)
     settings.MONAI_LABEL_STUDIES = str(studies)
     settings.MONAI_LABEL_APP_CONF = dict(conf)
@@ -141,12 +134,14 @@ def start(studies: Path, conf: Mapping[str, str], host: str, port: int) -> None:
     app = app_instance()
     logger.info("serving %s; studies: %s", ", ".join(app.info()["models"]), studies)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends, and raises again what it was told
-    try:
-        uvicorn.run(application, host=host, port=port, log_config=None, timeout_graceful_shutdown=_PATIENCE)
-    except KeyboardInterrupt:
-        logger.info("stopped")
-    finally:
-        app.close()
+    with tempfile.TemporaryDirectory(prefix="d3gm-label-") as scratch:
+        tempfile.tempdir = scratch  # MONAI Label leaves uploads that are refused in the folder of temporary files
+        try:
+            uvicorn.run(application, host=host, port=port, log_config=None, timeout_graceful_shutdown=_PATIENCE)
+        except KeyboardInterrupt:
+            logger.info("stopped")
+        finally:
+            tempfile.tempdir = None
 
 
 def _check_address(host: str, port: int) -> None:
