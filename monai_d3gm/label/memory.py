@@ -25,9 +25,9 @@ from monai_d3gm.data.ismrmrd import open_ismrmrd
 
 __all__ = ["Extent", "estimate_bytes", "physical_memory", "read_extent"]
 
-_BASE = 64 << 20
+_BASE = 128 << 20
 """Bytes of a network, its workflow and the allocator's slack."""
-_PIXEL = 4096
+_PIXEL = 1024
 """Bytes of a batch for each pixel that goes through the network."""
 _COIL = 512
 """Bytes of a batch for each pixel of each coil."""
@@ -69,7 +69,7 @@ def read_extent(path: str | os.PathLike[str]) -> Extent:
         return Extent((*file.shape, file.num_slices), max(1, file.coils))
     try:
         if kind == "nifti":
-            shape = (*nibabel.load(path).shape, 1, 1, 1)
+            shape = (*nibabel.load(path).header.get_data_shape(), 1, 1, 1)
             return Extent((shape[0], shape[1], shape[2]))
         if kind == "dicom":
             header = pydicom.dcmread(path, stop_before_pixels=True)

@@ -237,7 +237,7 @@ def test_kspace_is_reconstructed_into_the_datastore(
         phases = np.exp(1j * np.linspace(0, 3, kspace.shape[-1]))
         kspace = np.stack([kspace * phases**coil / np.sqrt(coils) for coil in range(coils)], axis=1)
     scan = tmp_path / f"scan_{coils}.h5"
-    write_kspace(scan, kspace.astype(np.complex64))
+    write_kspace(scan, kspace.astype(np.complex64), recon_size=(32, 24))
     expected = run_bundle(BUNDLES / "mri_recon", scan, **FAST)
     result = server.restore("mri_recon", tmp_path / "served.nii.gz", file=scan, parameters=FAST | {"store": True})
     assert_same(result.path, written(expected, "restored"))
@@ -277,7 +277,7 @@ def requests_that_fail(folder: Path) -> dict[str, tuple[dict[str, Any], int, str
     (folder / "text.nii").write_text("no volume")
     (folder / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     scan = folder / "scan.h5"
-    write_kspace(scan, full_kspace())
+    write_kspace(scan, full_kspace(), recon_size=(32, 24))
     write_nifti(folder / "nan.nii.gz", magnitude() * np.float32("nan"))
     known = {"model": "mri_sr", "image": "sub-01_T1w"}
     return {
