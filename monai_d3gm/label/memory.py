@@ -69,7 +69,8 @@ def read_extent(path: str | os.PathLike[str]) -> Extent:
         return Extent((*file.shape, file.num_slices), max(1, file.coils))
     try:
         if kind == "nifti":
-            shape = (*nibabel.load(path).header.get_data_shape(), 1, 1, 1)
+            volume: Any = nibabel.load(path)
+            shape = (*volume.shape, 1, 1, 1)
             return Extent((shape[0], shape[1], shape[2]))
         if kind == "dicom":
             header = pydicom.dcmread(path, stop_before_pixels=True)

@@ -29,6 +29,10 @@ _SERVERS = ("device", "batch_size", "process")
 _FOREIGN = ("client_id", "device", "label", "label_info", "label_tag", "logging", "result_dtype", "result_extension")
 """What MONAI Label's own viewers send with every request; nothing here depends on it."""
 
+_WORDS = ("contrast", "degradation")
+_TRUTHS = ("simulate", "synthetic")
+"""What keys are whose default, null or computed, does not say it; the others are numbers."""
+
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
@@ -61,7 +65,7 @@ def settable(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = [name for name, value in config.get("parameters", {}).items() if value == f"@{name}"]
     names = [name for name in (*names, *_BESIDES) if name in config and name not in _SERVERS]
-    defaults = {name: config[name] for name in names}
+    defaults = {name: config[name] for name in names if not isinstance(config[name], dict | list)}
     return {name: None if _is_computed(value) else value for name, value in defaults.items()}
 
 
@@ -103,25 +107,21 @@ def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Par
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
-    """A value that may go into a config.
-
-    A default of None says nothing of the kind.
-    """
+    """A value that may go into a config."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     word = isinstance(value, str) and _WORD.fullmatch(value) is not None
     if number and not math.isfinite(value):
         raise ParameterError(f"{name} is {value}; accepted: a finite number.")
-    if isinstance(default, bool):
+    if isinstance(default, bool) or name in _TRUTHS:
         accepted, fits = "true or false", isinstance(value, bool)
-    elif isinstance(default, int | float):
-        accepted, fits = "a number", number
     elif name == "slices":  # "all", or how many
         accepted, fits = "a word or a number", word or number
-    elif isinstance(default, str):
+    elif isinstance(default, str) or name in _WORDS:
         accepted, fits = "a word", word
     else:
-        accepted, fits = "a number, a word, true, false or null", number or word or value is None or value is True
-        fits = fits or value is False
+        accepted, fits = "a number", number
+    if default is None and value is None:
+        return None
     if not fits:
         raise ParameterError(f"{name} is {value!r}; accepted: {accepted}.")
     if name in _MOST and value > _MOST[name]:
@@ -130,5 +130,5 @@ def _checked(name: str, value: Any, default: Any) -> Any:
 
 
 def _is_computed(value: Any) -> bool:
-    """Whether MONAI would evaluate it, or it is no plain value."""
-    return isinstance(value, dict | list) or (isinstance(value, str) and _WORD.fullmatch(value) is None)
+    """Whether MONAI would evaluate it."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is None

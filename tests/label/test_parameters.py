@@ -30,7 +30,7 @@ def test_every_bundle_lets_its_parameters_be_set_and_nothing_of_the_servers(name
 
 def test_values_of_the_configs_kind_pass_unchanged() -> None:
     given = {"num_inference_steps": 3, "num_samples": 2, "fidelity": 0.5, "seed": 7, "factor": 4, "plane": "through"}
-    given |= {"slices": 2, "magnitude": False, "noise_std": 1.5, "frame": 1, "degradation": "blocks"}
+    given |= {"slices": 2, "magnitude": False, "noise_std": 1.5, "frame": 1, "degradation": "blocks", "roi_size": None}
     parsed = parse_parameters({**given, "output": "std", "store": True}, config("mri_sr"))
     assert (parsed.settings, parsed.output, parsed.store) == (given, "std", True)
 
@@ -54,7 +54,9 @@ def test_what_viewers_send_with_every_request_is_passed_over() -> None:
         ({"plane": "$__import__('os').system('true')"}, "plane is .*; accepted: a word"),
         ({"contrast": "@network_def"}, "contrast is '@network_def'"),
         ({"contrast": "%inference.json::seed"}, "contrast is '%inference.json::seed'"),
-        ({"noise_std": {"_target_": "os.system"}}, "noise_std is {'_target_'"),
+        ({"noise_std": {"_target_": "os.system"}}, "noise_std is {'_target_'.*; accepted: a number"),
+        ({"roi_size": "large"}, "roi_size is 'large'; accepted: a number"),
+        ({"simulate": 1}, "simulate is 1; accepted: true or false"),
         ({"num_samples": 101}, "num_samples is 101; accepted: at most 100"),
         ({"num_inference_steps": 10**9}, "num_inference_steps is 1000000000; accepted: at most 100"),
         ({"output": "label"}, "output is 'label'; accepted: restored, std, interval, panel"),
