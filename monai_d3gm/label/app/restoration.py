@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class RestorationApp(MONAILabelApp):
         self.places = self.workers + self._whole_number("queue", 0)
         if self.places > _THREADS:
             raise BundleError(f"workers and queue are {self.places} together; accepted: at most {_THREADS}.")
-        self._turns = threading.BoundedSemaphore(self.workers)
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="restoration")
         self._count = threading.Lock()
         self._inside = 0
         super().__init__(
@@ -124,6 +125,10 @@ class RestorationApp(MONAILabelApp):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def close(self) -> None:
+        """Give up the requests that wait."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Restore an image.
 
@@ -149,8 +154,9 @@ class RestorationApp(MONAILabelApp):
         stored = f"{stem_of(path)}_restored" if parameters.store else None
         if stored is not None:
             self._datastore.check_new(stored)
-        with self._turn():
-            file, details = task({"image": path, "folder": request["folder"], "parameters": parameters})
+        with self._place():
+            work = {"image": path, "folder": request["folder"], "parameters": parameters}
+            file, details = self._pool.submit(task, work).result()
         files = details.pop("files")
         if stored is not None:
             self._datastore.add_new_image(stored, files["restored"], {"model": task.root.name, "of": path.name})
@@ -163,8 +169,8 @@ class RestorationApp(MONAILabelApp):
         return {"file": file, "params": {**details, "stored": stored, "std": std}}
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for one of the workers.
+    def _place(self) -> Iterator[None]:
+        """One of the places of requests that run or wait.
 
         Raises:
             HTTPException: 503, too many are waiting.
@@ -179,8 +185,7 @@ class RestorationApp(MONAILabelApp):
                 )
             self._inside += 1
         try:
-            with self._turns:
-                yield
+            yield
         finally:
             with self._count:
                 self._inside -= 1

@@ -141,6 +141,7 @@ def start(studies: Path, conf: Mapping[str, str], host: str, port: int) -> None:
         except KeyboardInterrupt:
             logger.info("stopped")
         finally:
+            app.close()
             tempfile.tempdir = None
 
 
