@@ -91,13 +91,13 @@ setup(
         "requests>=2.31",  # imported by fastmri 0.3.0, which does not declare it
         "fire>=0.5",  # monai.bundle
         "pyyaml>=6.0",  # monai.bundle
-        "jsonschema>=4.20",  # monai.bundle
+        "jsonschema>=3.2",  # monai.bundle
     ],
     extras_require={
         # Parametric maps, and decoders of compressed pixels under permissive licences (Apache-2.0, MIT).
         "dicom": ["highdicom>=0.28", "python-gdcm>=3.0.24", "pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.0"],
         "ismrmrd": ["ismrmrd>=1.15"],
-        "label": ["monailabel>=0.8.5"],
+        "label": ["monailabel>=0.8.5,<0.9", "pydicom<3", "pynetdicom<3", "numpy<2"],
         "docs": ["sphinx>=7.2", "furo>=2024.1", "myst-parser>=2.0"],
         "test": [
             "monai_d3gm[dicom]",

@@ -68,7 +68,7 @@ LAYERS = (
     {"handlers", "engines"},
     {"bundle"},
     {"comparison"},
-    {"cli"},
+    {"cli", "label"},
 )
 
 

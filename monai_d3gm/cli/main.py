@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from monai_d3gm import __version__
 from monai_d3gm.bundle import BundleError, root_cause
-from monai_d3gm.cli import calibrate, compare, diagnose, evaluate, info, restore
+from monai_d3gm.cli import calibrate, compare, diagnose, evaluate, info, label, restore
 from monai_d3gm.cli.options import explain, print_error
 
 __all__ = ["main"]
 
-_COMMANDS = (restore, evaluate, calibrate, info, compare, diagnose)
+_COMMANDS = (restore, evaluate, calibrate, info, compare, diagnose, label)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

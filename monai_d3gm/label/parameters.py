@@ -1,0 +1,134 @@
+"""The parameters of a request: which keys of a bundle's config it may set, and to what.
+
+MONAI evaluates text in a config that holds one of its signs, so a value that comes over the network is a number, a
+truth value, nothing, or a plain word, and never reaches a config as anything else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["OUTPUTS", "ParameterError", "Parameters", "parse_parameters", "settable"]
+
+OUTPUTS = ("restored", "std", "interval", "panel")
+"""What a reply's file can be, by the names of a `VolumeWriter`'s files; the first unless another is asked for."""
+
+_MOST = {"num_inference_steps": 100, "num_samples": 100}
+"""A request that asked for more would keep all others waiting."""
+
+_BESIDES = ("frame", "contrast", "simulate")
+"""Keys that a request may set though they are not among a bundle's ``parameters``."""
+
+_SERVERS = ("device", "batch_size", "process")
+"""Keys among the ``parameters`` that are the server's own."""
+
+_FOREIGN = ("client_id", "device", "label", "label_info", "label_tag", "logging", "result_dtype", "result_extension")
+"""What MONAI Label's own viewers send with every request; nothing here depends on it."""
+
+_WORDS = ("contrast", "degradation")
+_TRUTHS = ("simulate", "synthetic")
+"""What keys are whose default, null or computed, does not say it; the others are numbers."""
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+
+
+class ParameterError(ValueError):
+    """A parameter of a request cannot be used; the message names it, its value and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a request asks for.
+
+    Attributes:
+        settings: keys of the bundle's config, with their values.
+        output: which of the results the reply holds, one of `OUTPUTS`.
+        store: also put the restored volume into the datastore, as an image of its own.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    output: str = OUTPUTS[0]
+    store: bool = False
+
+
+def settable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a bundle's config that a request may set, with their defaults.
+
+    These are the plain values among its ``parameters``. A default that the config computes is given as None.
+
+    >>> settable({"parameters": {"seed": "@seed", "device": "$str(@device)"}, "seed": 0, "weights": "model.pt"})
+    {'seed': 0}
+    """
+    names = [name for name, value in config.get("parameters", {}).items() if value == f"@{name}"]
+    names = [name for name in (*names, *_BESIDES) if name in config and name not in _SERVERS]
+    defaults = {name: config[name] for name in names if not isinstance(config[name], dict | list)}
+    return {name: None if _is_computed(value) else value for name, value in defaults.items()}
+
+
+def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Parameters:
+    """Check the parameters of a request against a bundle's config.
+
+    Whether a value is in its range is left to the component that takes it.
+
+    Args:
+        given: the request's ``params``.
+        config: of the bundle, as its file has it.
+
+    Raises:
+        ParameterError: an unknown name; a value of another kind than the config has; text that is no plain word.
+
+    >>> config = {"parameters": {"seed": "@seed"}, "seed": 0}
+    >>> parse_parameters({"seed": 3, "output": "std"}, config)
+    Parameters(settings={'seed': 3}, output='std', store=False)
+    >>> parse_parameters({"sead": 3}, config)
+    Traceback (most recent call last):
+    monai_d3gm.label.parameters.ParameterError: unknown parameter 'sead'; accepted: seed, output, store.
+    """
+    defaults = settable(config)
+    settings = {}
+    for name, value in given.items():
+        if name in ("output", "store") or name in _FOREIGN:
+            continue
+        if name not in defaults:
+            raise ParameterError(f"unknown parameter {name!r}; accepted: {', '.join((*defaults, 'output', 'store'))}.")
+        settings[name] = _checked(name, value, defaults[name])
+    output, store = given.get("output", OUTPUTS[0]), given.get("store", False)
+    if output not in OUTPUTS:
+        raise ParameterError(f"output is {output!r}; accepted: {', '.join(OUTPUTS)}.")
+    if not isinstance(store, bool):
+        raise ParameterError(f"store is {store!r}; accepted: true or false.")
+    if output == "std" and settings.get("num_samples", defaults.get("num_samples")) == 1:
+        raise ParameterError("output is 'std' of 1 sample; accepted: num_samples above 1.")
+    return Parameters(settings, output, store)
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """A value that may go into a config."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    word = isinstance(value, str) and _WORD.fullmatch(value) is not None
+    if number and not math.isfinite(value):
+        raise ParameterError(f"{name} is {value}; accepted: a finite number.")
+    if isinstance(default, bool) or name in _TRUTHS:
+        accepted, fits = "true or false", isinstance(value, bool)
+    elif name == "slices":  # "all", or how many
+        accepted, fits = "a word or a number", word or number
+    elif isinstance(default, str) or name in _WORDS:
+        accepted, fits = "a word", word
+    else:
+        accepted, fits = "a number", number
+    if default is None and value is None:
+        return None
+    if not fits:
+        raise ParameterError(f"{name} is {value!r}; accepted: {accepted}.")
+    if name in _MOST and value > _MOST[name]:
+        raise ParameterError(f"{name} is {value}; accepted: at most {_MOST[name]}.")
+    return value
+
+
+def _is_computed(value: Any) -> bool:
+    """Whether MONAI would evaluate it."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is None

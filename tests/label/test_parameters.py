@@ -1,0 +1,83 @@
+"""Which keys of a bundle's config a request may set, and to what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_d3gm.label.parameters import OUTPUTS, ParameterError, parse_parameters, settable
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+def config(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((BUNDLES / name / "configs" / "inference.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BUNDLES.iterdir()))
+def test_every_bundle_lets_its_parameters_be_set_and_nothing_of_the_servers(name: str) -> None:
+    defaults = settable(config(name))
+    assert {"num_inference_steps", "num_samples", "fidelity", "seed"} <= set(defaults)
+    assert not {"device", "weights", "output_dir", "dataset_dir", "inputs", "overwrite", "handlers"} & set(defaults)
+    assert all(value is None or isinstance(value, bool | int | float | str) for value in defaults.values())
+
+
+def test_values_of_the_configs_kind_pass_unchanged() -> None:
+    given = {"num_inference_steps": 3, "num_samples": 2, "fidelity": 0.5, "seed": 7, "factor": 4, "plane": "through"}
+    given |= {"slices": 2, "magnitude": False, "noise_std": 1.5, "frame": 1, "degradation": "blocks", "roi_size": None}
+    parsed = parse_parameters({**given, "output": "std", "store": True}, config("mri_sr"))
+    assert (parsed.settings, parsed.output, parsed.store) == (given, "std", True)
+
+
+def test_what_viewers_send_with_every_request_is_passed_over() -> None:
+    given = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz", "device": "cpu"}
+    assert parse_parameters(given, config("mri_sr")).settings == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"num_sample": 2}, "unknown parameter 'num_sample'; accepted: factor, "),
+        ({"weights": "other.pt"}, "unknown parameter 'weights'"),
+        ({"output_dir": "/tmp"}, "unknown parameter 'output_dir'"),
+        ({"num_samples": "4"}, "num_samples is '4'; accepted: a number"),
+        ({"num_samples": True}, "num_samples is True; accepted: a number"),
+        ({"seed": float("nan")}, "seed is nan; accepted: a finite number"),
+        ({"seed": [1]}, r"seed is \[1\]; accepted: a number"),
+        ({"magnitude": 1}, "magnitude is 1; accepted: true or false"),
+        ({"plane": "$__import__('os').system('true')"}, "plane is .*; accepted: a word"),
+        ({"contrast": "@network_def"}, "contrast is '@network_def'"),
+        ({"contrast": "%inference.json::seed"}, "contrast is '%inference.json::seed'"),
+        ({"noise_std": {"_target_": "os.system"}}, "noise_std is {'_target_'.*; accepted: a number"),
+        ({"roi_size": "large"}, "roi_size is 'large'; accepted: a number"),
+        ({"simulate": 1}, "simulate is 1; accepted: true or false"),
+        ({"num_samples": 101}, "num_samples is 101; accepted: at most 100"),
+        ({"num_inference_steps": 10**9}, "num_inference_steps is 1000000000; accepted: at most 100"),
+        ({"output": "label"}, "output is 'label'; accepted: restored, std, interval, panel"),
+        ({"store": "yes"}, "store is 'yes'; accepted: true or false"),
+        ({"output": "std", "num_samples": 1}, "output is 'std' of 1 sample; accepted: num_samples above 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        parse_parameters(given, config("mri_sr"))
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(st.dictionaries(st.sampled_from(sorted(settable(config("mri_sr"))) + ["output", "store"]), plain, max_size=4))
+def test_nothing_that_monai_evaluates_gets_through(request: dict[str, Any]) -> None:
+    try:
+        parsed = parse_parameters(request, config("mri_sr"))
+    except ParameterError:
+        return
+    assert parsed.output in OUTPUTS
+    for value in parsed.settings.values():
+        assert not isinstance(value, str) or not set(value) & set("$@%#'\"(){}[] /\\")

@@ -1,0 +1,458 @@
+"""The real server on a free loopback port: its answers are those of ``python -m monai.bundle run``, bit for bit.
+
+Both run on the CPU with one thread.
+
+Skipped where MONAI Label is not installed; ``.ci/label`` makes the environment and runs it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+from small_bundle import BUNDLES, Run, full_kspace, magnitude, make_bundle, write_nifti
+
+from monai_d3gm.cli.main import main
+from monai_d3gm.data.fastmri import write_kspace
+from monai_d3gm.label import client
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("monailabel") is None, reason="MONAI Label is not installed; .ci/label runs these tests"
+)
+
+FAST = {"num_inference_steps": 2, "num_samples": 2}
+STARTUP = 600
+"""Seconds within which a server must answer; importing MONAI Label alone takes many on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    address: str
+    studies: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+    scratch: Path
+
+    def restore(self, model: str, path: Path, **options: Any) -> client.Restoration:
+        return client.restore(self.address, model, path, **options)
+
+    def memory(self) -> float:
+        """Resident memory in MB."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), "MPLBACKEND": "Agg"}
+
+
+def start(folder: Path, *conf: str) -> Server:
+    """Start a server with what is in ``folder / "studies"``, and wait until it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    log = folder / "server.log"
+    arguments = ["label", "start", "--studies", str(folder / "studies"), "--port", str(port)]
+    for name, value in zip(conf[::2], conf[1::2], strict=True):
+        arguments += ["--conf", name, value]
+    command = [sys.executable, "-c", "from monai_d3gm.cli.main import main; raise SystemExit(main())", *arguments]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment(scratch), cwd=folder)
+    server = Server(f"http://127.0.0.1:{port}", folder / "studies", process, log, scratch)
+    for _ in range(STARTUP * 2):
+        if process.poll() is not None:
+            break
+        try:
+            client.info(server.address)
+            return server
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    process.kill()
+    pytest.fail(f"the server does not answer:\n{log.read_text()}")
+
+
+def stop(server: Server) -> None:
+    """End a server; its stop is judged in a test of its own."""
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        server.process.wait(120)
+    finally:
+        server.process.kill()
+
+
+def written(folder: Path, kind: str) -> nibabel.Nifti1Image:
+    """What a run wrote of a kind."""
+    return nibabel.load(next(folder.glob(f"*_{kind}.nii.gz")))
+
+
+@pytest.fixture
+def run_bundle(monai_bundle: Callable[..., Run], tmp_path: Path) -> Callable[..., Path]:
+    """``python -m monai.bundle run`` of a bundle on a file; returns the folder of its results."""
+
+    def run(root: Path, source: Path, **settings: Any) -> Path:
+        output = tmp_path / "run"
+        options = {"dataset_dir": source, "output_dir": output, "device": "cpu", "progress": False, **settings}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        done = monai_bundle("run", "--config_file", root / "configs" / "inference.json", *arguments)
+        assert done.status == 0, done.err
+        return output
+
+    return run
+
+
+def assert_same(path: Path, expected: nibabel.Nifti1Image) -> None:
+    """Equal values and geometry."""
+    found = nibabel.load(path)
+    assert np.array_equal(found.get_fdata(), expected.get_fdata())
+    assert np.array_equal(found.affine, expected.affine)
+    for code in ("qform_code", "sform_code"):
+        assert found.header[code] == expected.header[code]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with studies, and two bundles beside it: one of another name, one for photographs."""
+    folder = tmp_path_factory.mktemp("label")
+    studies = folder / "studies"
+    studies.mkdir()
+    write_nifti(studies / "sub-01_T1w.nii.gz", magnitude())
+    write_nifti(studies / "sub-02_T2w.nii.gz", magnitude(32, 44, 2))
+    make_bundle(folder / "own_bundle", "mri_sr")
+    make_bundle(folder / "derain", "derain")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Server]:
+    bundles = f"mri_sr,mri_recon,{home / 'own_bundle'},{home / 'derain'}"
+    started = start(home, "bundles", bundles, "device", "cpu", "workers", "2", "queue", "24")
+    yield started
+    stop(started)
+
+
+def test_info_says_what_is_served(server: Server) -> None:
+    info = client.info(server.address)
+    assert set(info["models"]) == {"mri_sr", "mri_recon", "own_bundle", "derain"}
+    config = json.loads((BUNDLES / "mri_sr" / "configs" / "inference.json").read_text())
+    model = info["models"]["mri_sr"]
+    assert model["type"] == "others" and model["labels"] == []
+    for name in ("num_inference_steps", "num_samples", "fidelity", "seed", "factor"):
+        assert model["config"][name] == config[name]
+    assert "Research use only" in model["description"]
+    assert info["datastore"]["total"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("mri_sr", FAST | {"seed": 3}),
+        ("mri_sr", {"num_samples": 1, "fidelity": 1.0, "factor": 4}),
+        ("mri_recon", FAST | {"acceleration": 8, "fidelity": 0.5}),
+        ("own_bundle", FAST | {"plane": "through", "seed": 1}),
+    ],
+)
+def test_an_image_of_the_datastore_is_restored_as_by_monai_bundle_run(
+    server: Server,
+    home: Path,
+    tmp_path: Path,
+    run_bundle: Callable[..., Path],
+    model: str,
+    settings: dict[str, Any],
+) -> None:
+    root = home / model if (home / model).exists() else BUNDLES / model
+    expected = run_bundle(root, server.studies / "sub-01_T1w.nii.gz", **settings)
+    result = server.restore(model, tmp_path / "served.nii.gz", image="sub-01_T1w", parameters=settings)
+    assert_same(result.path, written(expected, "restored"))
+    assert settings.items() <= result.details["parameters"].items()
+    assert result.details["checkpoint"]["sha256"] and isinstance(result.details["warnings"], list)
+    if settings["num_samples"] == 1:
+        assert result.details["std"] is None and not list(expected.glob("*_std*"))
+        return
+    assert result.details["std"] == {"image": "sub-01_T1w", "tag": "std"}
+    std = client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"])
+    assert_same(std, written(expected, "std"))
+    settings = settings | {"output": "std"}
+    asked = server.restore(model, tmp_path / "asked.nii.gz", image="sub-01_T1w", parameters=settings)
+    assert_same(asked.path, written(expected, "std"))
+
+
+def test_a_file_that_is_sent_is_restored_under_its_name(
+    server: Server, tmp_path: Path, run_bundle: Callable[..., Path]
+) -> None:
+    """Its noise is that of its name, so that it is restored as it would be at home."""
+    sent = write_nifti(tmp_path / "sub.03_flair.nii.gz", magnitude(36, 30, 2))
+    expected = run_bundle(BUNDLES / "mri_sr", sent, **FAST)
+    before = client.info(server.address)["datastore"]
+    result = server.restore("mri_sr", tmp_path / "served.nii.gz", file=sent, parameters=FAST)
+    assert_same(result.path, written(expected, "restored"))
+    assert result.details["std"] is None and result.details["stored"] is None
+    assert client.info(server.address)["datastore"] == before
+
+
+def test_an_image_can_be_uploaded_and_its_restoration_stored(server: Server, tmp_path: Path) -> None:
+    sent = write_nifti(tmp_path / "sub-04_T1w.nii.gz", magnitude(36, 30, 2))
+    image = client.upload(server.address, sent)
+    assert image == "sub-04_T1w"
+    options: dict[str, Any] = {"image": image, "parameters": FAST | {"store": True}}
+    result = server.restore("own_bundle", tmp_path / "served.nii.gz", **options)
+    assert result.details["stored"] == "sub-04_T1w_restored"
+    stored = client.download(server.address, tmp_path / "stored.nii.gz", "sub-04_T1w_restored")
+    assert stored.read_bytes() == result.path.read_bytes()
+    assert result.details["std"] == {"image": "sub-04_T1w_restored", "tag": "std"}
+    std = client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"])
+    assert nibabel.load(std).shape == nibabel.load(stored).shape == (72, 60, 2)
+    with pytest.raises(client.ServerError, match="409: image 'sub-04_T1w_restored' is in the datastore"):
+        server.restore("own_bundle", tmp_path / "again.nii.gz", **options)
+    assert not (tmp_path / "again.nii.gz").exists()
+
+
+@pytest.mark.parametrize("coils", [0, 4])
+def test_kspace_is_reconstructed_into_the_datastore(
+    server: Server, tmp_path: Path, run_bundle: Callable[..., Path], coils: int
+) -> None:
+    kspace = full_kspace(64, 64)
+    if coils:
+        phases = np.exp(1j * np.linspace(0, 3, kspace.shape[-1]))
+        kspace = np.stack([kspace * phases**coil / np.sqrt(coils) for coil in range(coils)], axis=1)
+    scan = tmp_path / f"scan_{coils}.h5"
+    write_kspace(scan, kspace.astype(np.complex64), recon_size=(64, 64))
+    settings = FAST | {"acceleration": 2}
+    expected = run_bundle(BUNDLES / "mri_recon", scan, **settings)
+    result = server.restore("mri_recon", tmp_path / "served.nii.gz", file=scan, parameters=settings | {"store": True})
+    assert_same(result.path, written(expected, "restored"))
+    assert result.details["stored"] == f"scan_{coils}_restored"
+    std = client.download(server.address, tmp_path / "std.nii.gz", **result.details["std"])
+    assert_same(std, written(expected, "std"))
+    stored = client.download(server.address, tmp_path / "stored.nii.gz", result.details["stored"])
+    assert_same(stored, written(expected, "restored"))
+    assert result.details["protocol"]["data"].startswith("measured")
+
+
+def test_a_photograph_is_restored(server: Server, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "rain.png")
+    result = server.restore("derain", tmp_path / "served.png", file=tmp_path / "rain.png", parameters=FAST)
+    with Image.open(result.path) as restored:
+        assert restored.size == (48, 40) and restored.mode == "RGB"
+
+
+def test_the_answer_can_be_the_file_or_the_words_alone(server: Server) -> None:
+    query = {"image": "sub-01_T1w"}
+    data = {"params": json.dumps(FAST)}
+    image = requests.post(f"{server.address}/infer/own_bundle", params={**query, "output": "image"}, data=data)
+    assert image.headers["content-disposition"].endswith("sub-01_T1w_restored.nii.gz")
+    assert nibabel.Nifti1Image.from_bytes(gzip.decompress(image.content)).shape == (80, 72, 3)
+    words = requests.post(f"{server.address}/infer/own_bundle", params={**query, "output": "json"}, data=data).json()
+    assert words["model"] == "own_bundle" and words["std"] == {"image": "sub-01_T1w", "tag": "std"}
+    assert str(server.studies.parent) not in json.dumps(words)
+
+
+def requests_that_fail(folder: Path) -> dict[str, tuple[dict[str, Any], int, str]]:
+    """Name -> what is sent, the status, words of the answer."""
+    broken, empty = folder / "broken.nii.gz", folder / "empty.nii.gz"
+    whole = write_nifti(folder / "whole.nii.gz", magnitude()).read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    empty.write_bytes(b"")
+    (folder / "text.nii").write_text("no volume")
+    (folder / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    scan = folder / "scan.h5"
+    write_kspace(scan, full_kspace(), recon_size=(32, 24))
+    write_nifti(folder / "nan.nii.gz", magnitude() * np.float32("nan"))
+    known = {"model": "mri_sr", "image": "sub-01_T1w"}
+    return {
+        "unknown model": (known | {"model": "mri_srr"}, 404, "no model 'mri_srr'; there are: mri_sr, "),
+        "unknown image": (known | {"image": "sub-99"}, 404, "no image 'sub-99'"),
+        "a path of the server": (known | {"image": "/etc/hostname"}, 404, "no image '/etc/hostname'"),
+        "a path out of the folder": (known | {"image": "../studies/sub-01_T1w"}, 404, "no image"),
+        "no input": ({"model": "mri_sr"}, 400, "no input"),
+        "half a file": ({"model": "mri_sr", "file": broken}, 400, "broken.nii.gz: "),
+        "an empty file": ({"model": "mri_sr", "file": empty}, 400, "empty.nii.gz"),
+        "a text": ({"model": "mri_sr", "file": folder / "text.nii"}, 400, "text.nii"),
+        "not finite": ({"model": "mri_sr", "file": folder / "nan.nii.gz"}, 400, "NaN"),
+        "cut k-space": ({"model": "mri_recon", "file": folder / "cut.h5"}, 400, "cut.h5: "),
+        "k-space for another bundle": ({"model": "mri_sr", "file": scan}, 400, "bundle mri_sr accepts: NIfTI"),
+        "no JSON": (known | {"params": "{seed: 1}"}, 400, "params is no JSON"),
+        "no object": (known | {"params": "[1]"}, 400, "accepted: a JSON object"),
+        "an unknown parameter": (known | {"params": '{"sead": 1}'}, 400, "unknown parameter 'sead'"),
+        "an input in the parameters": (known | {"params": '{"image": "/etc/hostname"}'}, 400, "unknown parameter"),
+        "another kind": (known | {"params": '{"num_samples": "many"}'}, 400, "num_samples is 'many'"),
+        "out of range": (known | {"params": '{"fidelity": 2}'}, 400, "fidelity is 2; accepted is 0 to 1"),
+        "no factor": (known | {"params": '{"factor": 3}'}, 400, "factor is 3; accepted: 2, 4"),
+        "an expression": (known | {"params": '{"plane": "$1/0"}'}, 400, "plane is '$1/0'"),
+        "std of one sample": (known | {"params": '{"num_samples": 1, "output": "std"}'}, 400, "num_samples above 1"),
+        "no interval": (
+            known | {"model": "own_bundle", "params": '{"output": "interval"}'},
+            400,
+            "output is 'interval', which there is not here; there are: restored, std, panel",
+        ),
+    }
+
+
+def test_bad_requests_are_answered_with_their_reason_and_the_server_goes_on(server: Server, tmp_path: Path) -> None:
+    studies = sorted(path for path in server.studies.iterdir())
+    for name, (sent, status, words) in requests_that_fail(tmp_path).items():
+        files = {"file": (sent["file"].name, sent["file"].read_bytes())} if "file" in sent else None
+        query = {"image": sent["image"]} if "image" in sent else {}
+        data = {"params": sent.get("params", "{}")}
+        reply = requests.post(f"{server.address}/infer/{sent['model']}", params=query, data=data, files=files)
+        assert reply.status_code == status and words in reply.json()["detail"], (name, reply.status_code, reply.text)
+        assert str(server.scratch) not in reply.text and str(server.studies) not in reply.text, (name, reply.text)
+    assert requests.get(f"{server.address}/datastore/label", {"label": "sub-02_T2w", "tag": "std"}).status_code == 404
+    outside = {"image": "../x"}
+    reply = requests.put(f"{server.address}/datastore/image", params=outside, files={"file": ("x.nii", b"x")})
+    assert reply.status_code == 400 and "image is '../x'" in reply.text
+    outside = {"image": "sub-01_T1w", "tag": "../../x"}
+    reply = requests.put(f"{server.address}/datastore/label", params=outside, files={"label": ("x.nii", b"x")})
+    assert reply.status_code == 400 and "tag is '../../x'" in reply.text
+    absent = requests.delete(f"{server.address}/datastore/image", params={"id": "sub-99"})
+    assert absent.status_code == 404 and "sub-99" in absent.json()["detail"]
+    assert sorted(path for path in server.studies.iterdir()) == studies
+    assert server.restore("own_bundle", tmp_path / "after.nii.gz", image="sub-02_T2w", parameters=FAST).path.exists()
+
+
+def test_twenty_parallel_requests_are_answered_as_serial_ones_and_memory_is_steady(
+    server: Server, tmp_path: Path
+) -> None:
+    jobs = [("mri_sr", "sub-01_T1w"), ("own_bundle", "sub-02_T2w"), ("mri_recon", "sub-02_T2w")]
+    jobs = [(model, image, FAST | {"seed": seed}) for seed in (0, 1) for model, image in jobs]
+
+    def volume(number: int, name: str) -> np.ndarray:
+        model, image, parameters = jobs[number % len(jobs)]
+        path = tmp_path / f"{name}_{number}.nii.gz"
+        return nibabel.load(server.restore(model, path, image=image, parameters=parameters).path).get_fdata()
+
+    serial = [volume(number, "serial") for number in range(len(jobs))]
+    assert len({array.tobytes() for array in serial}) == len(jobs)
+    used = []
+    for turn in range(3):
+        with ThreadPoolExecutor(20) as pool:
+            parallel = [pool.submit(volume, number, f"parallel{turn}") for number in range(20)]
+            answered_meanwhile = client.info(server.address)
+            for number, result in enumerate(parallel):
+                assert np.array_equal(result.result(), serial[number % len(jobs)])
+        assert answered_meanwhile["name"] == "monai_d3gm"
+        used.append(server.memory())
+    print(f"resident memory after each 20 requests, MB: {[round(x) for x in used]}")
+    assert used[2] - used[0] < 100
+    assert client.info(server.address)["datastore"]["label_tags"]["std"] >= 2
+    assert not list(server.scratch.glob("d3gm-label-*/request-*"))
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Server]:
+    """A server that runs one request, lets one wait, and has little memory to give."""
+    (tmp_path / "studies").mkdir()
+    write_nifti(tmp_path / "studies" / "small.nii.gz", magnitude())
+    large = np.zeros((512, 512, 60), dtype=np.uint8)
+    large[100:400, 100:400] = 1
+    nibabel.save(nibabel.Nifti1Image(large, np.eye(4)), tmp_path / "studies" / "large.nii.gz")
+    bundle = make_bundle(tmp_path / "own_bundle", "mri_sr")
+    started = start(tmp_path, "bundles", str(bundle), "device", "cpu", "workers", "1", "queue", "1", "memory", "0.5")
+    yield started
+    stop(started)
+
+
+def test_limits_and_the_stop(narrow: Server, tmp_path: Path) -> None:
+    words = r"413: large.nii.gz: restoring it would take about \d+\.\d GB"
+    with pytest.raises(client.ServerError, match=words) as refusal:
+        narrow.restore("own_bundle", tmp_path / "large.nii.gz", image="large")
+    assert "accepted: 0.5 GB (the server's setting memory)" in refusal.value.reason
+    assert not (tmp_path / "large.nii.gz").exists()
+
+    long = {"num_inference_steps": 20, "num_samples": 20}
+
+    def restore(number: int) -> str | np.ndarray:
+        path = tmp_path / f"result_{number}.nii.gz"
+        try:
+            narrow.restore("own_bundle", path, image="small", parameters=long)
+        except client.ServerError as error:
+            assert error.status == 503
+            return error.reason
+        return nibabel.load(path).get_fdata()
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(restore, range(8)))
+    refused = [result for result in results if isinstance(result, str)]
+    answered = [result for result in results if not isinstance(result, str)]
+    assert len(answered) >= 2 and refused
+    assert all("2 requests are running or waiting" in reason for reason in refused)
+    assert all(np.array_equal(result, answered[0]) for result in answered)
+
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(restore, 8)
+        for _ in range(600):
+            if list(narrow.scratch.glob("d3gm-label-*/request-*")):
+                break
+            time.sleep(0.05)
+        narrow.process.send_signal(signal.SIGTERM)
+        assert np.array_equal(last.result(), answered[0])
+    assert narrow.process.wait(120) == 0
+    assert "Traceback" not in narrow.log.read_text()
+    assert not list(narrow.scratch.glob("d3gm-label-*"))
+    with pytest.raises(requests.ConnectionError):
+        client.info(narrow.address)
+
+
+@pytest.mark.filterwarnings("ignore")  # of MONAI Label's imports
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--studies", "no/such/folder"], "studies is "),
+        (["--conf", "bundle", "mri_sr"], "unknown setting 'bundle'; accepted: bundles, "),
+        (["--conf", "bundles", "mri_srr"], "no bundle 'mri_srr'"),
+        (["--conf", "bundles", "mri_sr,mri_sr"], "two of the name mri_sr"),
+        (["--conf", "workers", "0"], "workers is '0'; accepted: an integer of at least 1"),
+        (["--conf", "queue", "32"], "workers and queue are 33 together; accepted: at most 32"),
+        (["--conf", "memory", "much"], "memory is 'much'; accepted: a number of GB"),
+        (["--conf", "device", "abacus"], "device is 'abacus'"),
+        (["--host", "192.0.2.1"], "192.0.2.1:"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_in_one_line(
+    arguments: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    assert main(["label", "start", "--studies", str(tmp_path), "--port", port, *arguments]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("d3gm: error: ") and words in last
+
+
+@pytest.mark.filterwarnings("ignore")  # of MONAI Label's imports
+def test_a_bundle_without_weights_or_with_those_of_another_is_refused(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "broken", "mri_sr")
+    weights = bundle / "models" / "model.pt"
+    for content, words in ((None, "no such checkpoint file"), ("derain", "the checkpoint does not fit the network")):
+        if content is None:
+            weights.unlink()
+        else:
+            shutil.copy(home / content / "models" / "model.pt", weights)
+        arguments = ["label", "start", "--studies", str(tmp_path), "--port", "0", "--conf", "bundles", str(bundle)]
+        assert main(arguments) == 2
+        last = capfd.readouterr().err.splitlines()[-1]
+        assert "bundle broken cannot be served" in last and words in last
