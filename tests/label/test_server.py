@@ -447,7 +447,8 @@ def test_a_bundle_without_weights_or_with_those_of_another_is_refused(
 ) -> None:
     bundle = make_bundle(tmp_path / "broken", "mri_sr")
     weights = bundle / "models" / "model.pt"
-    for content, words in ((None, "the checkpoint file cannot be read"), ("derain", "the checkpoint does not fit the network")):
+    contents = ((None, "the checkpoint file cannot be read"), ("derain", "the checkpoint does not fit the network"))
+    for content, words in contents:
         if content is None:
             weights.unlink()
         else:
