@@ -9,27 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from monai_d3gm.consistency.fourier import complex_to_channels, ifft2c
+from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.data.datasets import AXES, find_inputs, spread
 from monai_d3gm.data.fastmri import KspaceFileError, open_kspace
+from monai_d3gm.data.simulation import undersampled_strip
+from monai_d3gm.data.training import TrainingDataset
 from monai_d3gm.transforms.kspace.functional import (
     MASK_TYPES,
     cartesian_mask,
     crop_readout,
     estimate_noise_std,
     keyed_generator,
-    magnitude_scale,
-    phase_constrained,
-    phase_reference,
-    zero_filled,
 )
 
 __all__ = ["MeasuredKspaceDataset"]
 
 
-class MeasuredKspaceDataset(Dataset):
+class MeasuredKspaceDataset(TrainingDataset):
     """Strips of measured single-coil k-space, undersampled, from fully sampled fastMRI files.
 
     Item i depends on ``seed`` and i alone. ``batch_size`` consecutive items have one number of lines: files differ in
@@ -64,13 +61,12 @@ class MeasuredKspaceDataset(Dataset):
         strip: int | None = 128,
         slices: str | int = "all",
     ) -> None:
-        if length < 1 or batch_size < 1:
-            raise ValueError(f"length is {length} and batch_size {batch_size}; accepted: 1 or more.")
+        super().__init__(length, seed, batch_size=batch_size)
         if axis not in AXES:
             raise ValueError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
         if not masks or set(masks) - set(MASK_TYPES):
             raise ValueError(f"masks is {masks!r}; accepted: {', '.join(MASK_TYPES)}.")
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.batch_size = batch_size
         self.accelerations, self.masks = tuple(accelerations), tuple(masks)
         self.transposed, self.strip = axis == "frequency", strip
         groups: dict[int, list[tuple[int, int]]] = {}
@@ -93,15 +89,9 @@ class MeasuredKspaceDataset(Dataset):
         file = self.files[number]
         return (file.crop[1], file.shape[0]) if self.transposed else (file.crop[0], file.shape[1])
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         of_batch = keyed_generator(self.seed, "width", index // self.batch_size)
         group = self.groups[of_batch.choice(len(self.groups), p=self._weights)]
-        rng = keyed_generator(self.seed, "item", index)
         number, slice_number = group[rng.integers(len(group))]
         file = self.files[number]
         full = file.read_kspace(slice_number)
@@ -112,22 +102,11 @@ class MeasuredKspaceDataset(Dataset):
         acceleration = self.accelerations[rng.integers(len(self.accelerations))]
         name = self.masks[rng.integers(len(self.masks))]
         mask = cartesian_mask(width, acceleration, name, seed=int(rng.integers(2**32)))
-        measured = full * mask
-        scale = magnitude_scale(zero_filled(measured).abs())
-        phase = phase_reference(measured, mask)
-        image = ifft2c(full)
         height = self.strip or rows
         start = int(rng.integers(rows - height + 1))
-        kspace = crop_readout(measured, start, height) / scale
-        image, phase = image[start : start + height] / scale, phase[start : start + height]
-        return {
-            "image": complex_to_channels(image * phase.conj()),
-            "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None])),
-            "kspace": kspace,
-            "phase": phase,
-            "mask": mask[None],
-            "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
-            "scale": torch.tensor(scale, dtype=torch.float32),
+        item = undersampled_strip(full * mask, ifft2c(full), mask, start, height)
+        return item | {
+            "noise_std": torch.tensor(noise_std / float(item["scale"]), dtype=torch.float32),
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
             "index": index,
             "key": f"{file.path.stem}:{slice_number}:{index}",

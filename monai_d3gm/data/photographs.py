@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from monai_d3gm.data.datasets import InputVolume, find_inputs
 from monai_d3gm.data.images import ImageFileError, Photograph, read_image
 from monai_d3gm.data.pairs import ImagePair
+from monai_d3gm.data.training import TrainingDataset
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import SimulateWeather
 
@@ -52,7 +53,21 @@ def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
     return [folder / name for name in names]
 
 
-class SimulatedWeatherDataset(Dataset):
+def _turned_crop(
+    extent: Sequence[int], crop: int, rng: np.random.Generator
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """A square crop at a random place, turned by a random multiple of 90 degrees and mirrored or not."""
+    top, left = (int(rng.integers(size - crop + 1)) for size in extent)
+    quarters, mirrored = int(rng.integers(4)), rng.random() < 0.5
+
+    def cut(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        image = np.rot90(image[:, top : top + crop, left : left + crop], quarters, axes=(1, 2))
+        return (image[:, :, ::-1] if mirrored else image).copy()
+
+    return cut
+
+
+class SimulatedWeatherDataset(TrainingDataset):
     """Training pairs: crops of clean photographs, turned, and degraded by freshly drawn weather.
 
     Item i is a pure function of ``seed`` and i, so that a run that was killed goes on with the same items, whatever the
@@ -85,27 +100,17 @@ class SimulatedWeatherDataset(Dataset):
     ) -> None:
         if not photographs:
             raise ValueError("photographs is empty; accepted: at least one file.")
-        if length < 1 or crop < 1:
-            raise ValueError(f"length is {length} and crop {crop}; accepted: 1 or more.")
-        self.length, self.weather, self.seed, self.crop = length, weather, seed, crop
+        super().__init__(length, seed, crop=crop)
+        self.weather, self.crop = weather, crop
         self.files = [Path(path) for path in photographs]
         self._clean = {path: read_image(path).data for path in dict.fromkeys(self.files)}
         for path, data in self._clean.items():
             if min(data.shape[1:]) < crop:
                 raise ValueError(f"{path}: {data.shape[2]} x {data.shape[1]} pixels; accepted: from crop, {crop}, up.")
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
-        rng = keyed_generator(self.seed, "item", index)
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         path = self.files[rng.integers(len(self.files))]
-        top, left = (int(rng.integers(size - self.crop + 1)) for size in self._clean[path].shape[1:])
-        image = self._clean[path][:, top : top + self.crop, left : left + self.crop]
-        image = np.ascontiguousarray(np.rot90(image, int(rng.integers(4)), axes=(1, 2)))
-        image = image[:, :, ::-1].copy() if rng.random() < 0.5 else image
+        image = _turned_crop(self._clean[path].shape[1:], self.crop, rng)(self._clean[path])
         return {
             "image": torch.from_numpy(image),
             "mu": self.weather(image, rng),
@@ -115,7 +120,7 @@ class SimulatedWeatherDataset(Dataset):
         }
 
 
-class ImagePairCropDataset(Dataset):
+class ImagePairCropDataset(TrainingDataset):
     """Training pairs: crops of degraded photographs and of the clean ones, turned and mirrored alike.
 
     Item i is a pure function of ``seed`` and i, as in `SimulatedWeatherDataset`, whose items these are like. Files are
@@ -140,17 +145,10 @@ class ImagePairCropDataset(Dataset):
     def __init__(self, pairs: Sequence[ImagePair], length: int, seed: int = 0, crop: int = 128) -> None:
         if not pairs:
             raise ValueError("pairs is empty; accepted: at least one pair.")
-        if length < 1 or crop < 1:
-            raise ValueError(f"length is {length} and crop {crop}; accepted: 1 or more.")
-        self.pairs, self.length, self.seed, self.crop = list(pairs), length, seed, crop
+        super().__init__(length, seed, crop=crop)
+        self.pairs, self.crop = list(pairs), crop
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
-        rng = keyed_generator(self.seed, "item", index)
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         pair = self.pairs[rng.integers(len(self.pairs))]
         degraded, clean = read_image(pair.degraded).data, read_image(pair.clean).data
         if degraded.shape != clean.shape or min(clean.shape[1:]) < self.crop:
@@ -158,16 +156,10 @@ class ImagePairCropDataset(Dataset):
             raise ImageFileError(
                 f"{pair.degraded}: it and {pair.clean} have {sizes} pixels; accepted: one size, from {self.crop} up."
             )
-        top, left = (int(rng.integers(size - self.crop + 1)) for size in clean.shape[1:])
-        quarters, mirrored = int(rng.integers(4)), rng.random() < 0.5
-
-        def cut(image: NDArray[np.float32]) -> torch.Tensor:
-            image = np.rot90(image[:, top : top + self.crop, left : left + self.crop], quarters, axes=(1, 2))
-            return torch.from_numpy((image[:, :, ::-1] if mirrored else image).copy())
-
+        cut = _turned_crop(clean.shape[1:], self.crop, rng)
         return {
-            "image": cut(clean),
-            "mu": cut(degraded),
+            "image": torch.from_numpy(cut(clean)),
+            "mu": torch.from_numpy(cut(degraded)),
             "scale": torch.tensor(1.0),
             "index": index,
             "key": f"{pair.degraded.stem}:{index}",

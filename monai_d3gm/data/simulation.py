@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from monai_d3gm.consistency.fourier import complex_to_channels
 from monai_d3gm.data.pictures import Pictures, object_mask, place, vary
+from monai_d3gm.data.training import TrainingDataset
 from monai_d3gm.transforms.kspace.functional import (
     cartesian_mask,
     crop_readout,
@@ -31,7 +31,7 @@ from monai_d3gm.transforms.kspace.functional import (
 )
 
 
-class SimulatedKspaceDataset(Dataset):
+class SimulatedKspaceDataset(TrainingDataset):
     """Items of simulated, undersampled single-coil k-space from NIfTI magnitude volumes.
 
     Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
@@ -86,8 +86,7 @@ class SimulatedKspaceDataset(Dataset):
         augment: bool = True,
         progress: bool = False,
     ) -> None:
-        if length < 1 or batch_size < 1:
-            raise ValueError(f"length is {length} and batch_size {batch_size}; accepted: 1 or more.")
+        super().__init__(length, seed, batch_size=batch_size)
         if strip is not None and not 1 <= strip <= height:
             raise ValueError(f"strip is {strip}; accepted: 1 to height, {height}.")
         if not 0 < snr[0] <= snr[1]:
@@ -99,25 +98,19 @@ class SimulatedKspaceDataset(Dataset):
                 cartesian_mask(width, acceleration, mask)
             except ValueError as error:
                 raise ValueError(f"accelerations, masks or widths: {error}") from error
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.batch_size = batch_size
         self.accelerations, self.masks = tuple(accelerations), tuple(masks)
         self.widths, self.height, self.strip = tuple(widths), height, strip
         self.tolerance = [(0, tolerance)] if isinstance(tolerance, float) else tolerance
         self.snr, self.phase, self.resolution, self.augment = snr, phase, resolution, augment
         self.pictures = Pictures(volumes, progress=progress)
 
-    def __len__(self) -> int:
-        return self.length
-
     def width(self, index: int) -> int:
         """Return the number of lines of item ``index``, which its whole batch shares."""
         generator = keyed_generator(self.seed, "width", index // self.batch_size)
         return int(self.widths[generator.integers(len(self.widths))])
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
-        rng = keyed_generator(self.seed, "item", index)
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         width = self.width(index)
         shape = (self.height, width)
         name, picture = self.pictures.draw(rng)
@@ -130,24 +123,44 @@ class SimulatedKspaceDataset(Dataset):
         mask = cartesian_mask(
             width, acceleration, self.masks[rng.integers(len(self.masks))], seed=int(rng.integers(2**32))
         )
-        kspace = kspace * mask
-        scale = magnitude_scale(zero_filled(kspace).abs())
-        phase = phase_reference(kspace, mask)
         tolerance = [value for first, value in self.tolerance if first <= index][-1]
         height = self.strip or self.height
         rows = np.flatnonzero(object_mask(picture).any(axis=1))
         start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
-        kspace = crop_readout(kspace, start, height) / scale
-        image, phase = image[start : start + height] / scale, phase[start : start + height]
-        return {
-            "image": complex_to_channels(image * phase.conj()),
-            "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None], tolerance=tolerance)),
-            "kspace": kspace,
-            "phase": phase,
-            "mask": mask[None],
-            "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
-            "scale": torch.tensor(scale, dtype=torch.float32),
+        item = undersampled_strip(kspace * mask, image, mask, start, height, tolerance)
+        return item | {
+            "noise_std": torch.tensor(noise_std / float(item["scale"]), dtype=torch.float32),
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
             "index": index,
             "key": f"{name}:{index}",
         }
+
+
+def undersampled_strip(
+    kspace: torch.Tensor, image: torch.Tensor, mask: torch.Tensor, start: int, height: int, tolerance: float = 0.002
+) -> dict[str, Any]:
+    """The part of a training item that measurement and image make, in units of the whole zero-filled magnitude.
+
+    Args:
+        kspace: measured k-space (H, W), complex64, zero where not sampled.
+        image: the fully sampled complex image (H, W).
+        mask: (W,), True where sampled.
+        start: first row kept.
+        height: rows kept.
+        tolerance: of the phase-constrained estimate.
+
+    Returns:
+        ``image``, ``mu``, ``kspace``, ``phase``, ``mask`` and ``scale`` as in `SimulatedKspaceDataset`.
+    """
+    scale = magnitude_scale(zero_filled(kspace).abs())
+    phase = phase_reference(kspace, mask)
+    kspace = crop_readout(kspace, start, height) / scale
+    image, phase = image[start : start + height] / scale, phase[start : start + height]
+    return {
+        "image": complex_to_channels(image * phase.conj()),
+        "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None], tolerance=tolerance)),
+        "kspace": kspace,
+        "phase": phase,
+        "mask": mask[None],
+        "scale": torch.tensor(scale, dtype=torch.float32),
+    }

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from monai_d3gm.data.pictures import Pictures, object_mask, place, vary
-from monai_d3gm.transforms.kspace.functional import keyed_generator, magnitude_scale
+from monai_d3gm.data.training import TrainingDataset
+from monai_d3gm.transforms.kspace.functional import magnitude_scale
 from monai_d3gm.transforms.resolution.functional import (
     DEGRADATIONS,
     add_noise,
@@ -30,7 +30,7 @@ _SPREAD = 0.4
 """The field of view is up to this share larger than the picture along each axis."""
 
 
-class SimulatedLowResolutionDataset(Dataset):
+class SimulatedLowResolutionDataset(TrainingDataset):
     """Patches of fine images and of their low-resolution images on the fine grid, from NIfTI magnitude volumes.
 
     Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
@@ -84,8 +84,7 @@ class SimulatedLowResolutionDataset(Dataset):
         augment: bool = True,
         progress: bool = False,
     ) -> None:
-        if length < 1 or batch_size < 1 or patch < 1:
-            raise ValueError(f"length is {length}, batch_size {batch_size} and patch {patch}; accepted: 1 or more.")
+        super().__init__(length, seed, batch_size=batch_size, patch=patch)
         for name, numbers in (("factors", factors), ("thickness", thickness)):
             if not numbers or any(not isinstance(f, int) or f < 1 for f in numbers):
                 raise ValueError(f"{name} is {numbers}; accepted: integers of at least 1.")
@@ -99,20 +98,13 @@ class SimulatedLowResolutionDataset(Dataset):
             raise ValueError(f"snr is {snr}; accepted: two increasing numbers above 0.")
         if not 0 < resolution[0] <= resolution[1] <= 1:
             raise ValueError(f"resolution is {resolution}; accepted: two increasing numbers in (0, 1].")
-        self.length, self.batch_size, self.seed = length, batch_size, seed
         self.factors, self.thickness = tuple(factors), tuple(thickness)
         self.degradations, self.shares = list(shares), weights / weights.sum()
         self.patch, self.snr, self.magnitude = patch, snr, magnitude
         self.resolution, self.augment = resolution, augment
         self.pictures = Pictures(volumes, progress=progress)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"index is {index}; accepted: 0 to {self.length - 1}.")
-        rng = keyed_generator(self.seed, "item", index)
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         name, picture = self.pictures.draw(rng)
         picture = vary(picture, (max(picture.shape),) * 2, rng, self.resolution if self.augment else None)
         degradation = self.degradations[rng.choice(len(self.degradations), p=self.shares)]
