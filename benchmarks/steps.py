@@ -35,6 +35,7 @@ import torch
 from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
+from photo_quality import DEVELOPMENT, WEATHER
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
@@ -49,10 +50,7 @@ from monai_d3gm.metrics import (
     radial_power_spectrum,
 )
 from monai_d3gm.networks.checkpoint import weights_hash
-from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
 
-WEATHER = {"derain": SimulateRain, "dehaze": SimulateHaze}
-PHOTOGRAPHS = ("kodim05", "kodim11", "kodim19", "kodim24")
 POSTERIOR: dict[str, Any] = {"order": 1, "eta": 1.0, "t_first": None, "t_min": 0.02}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "exact posterior, rho": POSTERIOR,
@@ -153,7 +151,7 @@ def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
     if arguments.bundle in WEATHER:
         folder = arguments.dataset_dir or data / "photos"
         amount = arguments.condition
-        files = [folder / f"{name}.png" for name in PHOTOGRAPHS]
+        files = [folder / f"{name}.png" for name in DEVELOPMENT]
         for item in ImageDataset(files, WEATHER[arguments.bundle]((amount, amount)), arguments.seed):
             truth = item["reference"].movedim(0, -1).numpy()
             yield Case(item["key"].split(":")[0], item["mu"][None], None, [item["key"]], [truth], None)

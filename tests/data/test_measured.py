@@ -55,7 +55,7 @@ def test_what_is_not_accepted_is_named(folder: Path, tmp_path: Path) -> None:
         ({"axis": "z"}, "axis is 'z'"),
         ({"masks": ["spiral"]}, "masks is"),
         ({"strip": 97}, "strip is 97; accepted: 1 to the 96 rows"),
-        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
     ):
         with pytest.raises(ValueError, match=message):
             MeasuredKspaceDataset(folder, 4, **{"batch_size": 1, "strip": 16, **options})  # type: ignore[arg-type]

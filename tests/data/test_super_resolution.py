@@ -135,7 +135,7 @@ def test_a_training_item_depends_on_seed_and_index_alone(volumes: list[dict]) ->
     [
         ({"volumes": []}, "volumes is empty"),
         ({"length": 0}, "length is 0"),
-        ({"patch": 0}, "patch 0"),
+        ({"patch": 0}, "patch is 0"),
         ({"factors": (1.5,)}, r"factors is \(1.5,\)"),
         ({"thickness": ()}, r"thickness is \(\)"),
         ({"degradations": {"fog": 1}}, "degradations is {'fog': 1}; accepted: shares of truncation, kernel, blocks"),

@@ -1,6 +1,6 @@
 """Quality of the photographs' bundles on the development photographs, beside a classical peer and a regression.
 
-    python benchmarks/photos/quality.py derain --model D3GM=bundles/derain/models/model.pt \
+    python benchmarks/photo_quality.py derain --model D3GM=bundles/derain/models/model.pt \
         --model regression=benchmarks/photos/models/derain.pt --output benchmarks/photos/results/derain.json
 
 Rain and haze are synthetic, on photographs that no weights were trained on; every method gets the same degraded
@@ -14,28 +14,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import torch
+from common import about_run, bundle_sampler, inference_config, load_model, set_threads, write_result
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from monai.bundle import ConfigParser
 from numpy.typing import NDArray
-from peers import PEERS
+from photo_peers import PEERS
 from tqdm import tqdm
 
-from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.data import ImageDataset
-from monai_d3gm.data.files import atomic_path
 from monai_d3gm.inferers import RegressionInferer, RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
-from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, weights_hash
+from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
 
 DEVELOPMENT = ("kodim05", "kodim11", "kodim19", "kodim24")
@@ -66,17 +62,15 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    set_threads()
 
     if arguments.show:
         _report(json.loads(arguments.show.read_text())["rows"], arguments)
         return
-    root = Path(find_bundle_root(arguments.bundle))
-    config = ConfigParser.load_config_file(root / "configs" / "inference.json")
-    options = {name: config[name] for name in ("order", "eta", "t_first", "t_min", "roi_size")}
-    options |= {"clip": config["inferer"]["clip"], "seed": arguments.seed} | json.loads(arguments.options)
+    options = bundle_sampler(arguments.bundle) | {"roi_size": inference_config(arguments.bundle)["roi_size"]}
+    options |= {"seed": arguments.seed} | json.loads(arguments.options)
     paths = dict(text.split("=", 1) for text in arguments.model)
-    models = {name: load_model(path, config["network_def"]) for name, path in paths.items()}
+    models = {name: load_model(arguments.bundle, path) for name, path in paths.items()}
     files = [arguments.dataset_dir / f"{name}.png" for name in arguments.photographs]
     rows: list[dict[str, Any]] = []
     for amount in arguments.amounts:
@@ -96,20 +90,9 @@ def main() -> None:
             "seed": arguments.seed,
             "sampler": options,
             "models": {name: weights_hash(path) for name, path in paths.items()},
-            "machine": {"platform": platform.machine(), "threads": torch.get_num_threads()},
-            "versions": {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__},
             "rows": rows,
         }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(arguments.output) as temporary:
-            temporary.write_text(json.dumps(result))
-
-
-def load_model(path: str, network_def: dict[str, Any]) -> tuple[Any, Any]:
-    """The network of the bundle's config with as many input channels as the weights have, and their scheduler."""
-    channels = read_checkpoint(path)["model"]["intro.weight"].shape[1]
-    network = ConfigParser({"network": network_def | {"in_channels": channels}}).get_parsed_content("network").eval()
-    return network, build_scheduler(load_checkpoint(path, network))
+        write_result(arguments.output, result | about_run())
 
 
 def _restore(

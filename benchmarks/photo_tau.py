@@ -1,6 +1,6 @@
 """What tau is worth: one small network trained for each tau at one budget, and the tau of `calibrate_tau` beside them.
 
-    python benchmarks/photos/tau.py derain --work runs/tau --output benchmarks/photos/results/tau_derain.json
+    python benchmarks/photo_tau.py derain --work runs/tau --output benchmarks/photos/results/tau_derain.json
 
 The trainings are the bundle's own ``train.json`` with a narrower network, fewer steps and another tau; all see the same
 pairs, noise and times. Each ends in ``WORK/tau_<tau>/model.pt``, which is taken as it is where it is there already, and
@@ -11,24 +11,21 @@ amount of weather. Prints a table and writes one JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import torch
+from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from monai.bundle import ConfigParser
-from quality import DEVELOPMENT, WEATHER, load_model
+from photo_quality import DEVELOPMENT, WEATHER
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.data import ImageDataset
-from monai_d3gm.data.files import atomic_path
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
 from monai_d3gm.networks.checkpoint import weights_hash
@@ -56,7 +53,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    set_threads()
 
     root = Path(find_bundle_root(arguments.bundle))
     train = ConfigParser(ConfigParser.load_config_file(root / "configs" / "train.json"))
@@ -71,11 +68,11 @@ def main() -> None:
     for tau in sorted({calibrated, *arguments.taus}):
         path = _train(root, tau, arguments)
         hashes[f"{tau:g}"] = weights_hash(path)
-        network, scheduler = load_model(str(path), train["network_def"] | {"width": arguments.width})
+        network, scheduler = load_model(arguments.bundle, path)
         divergence = np.mean(
             [float(temporal_discrepancy(*(x[None] for x in pair), scheduler.process)[0]) for pair in pairs]
         )
-        for name, figures in _evaluate(root, network, scheduler, arguments):
+        for name, figures in _evaluate(network, scheduler, arguments):
             rows.append({"tau": tau, "calibrated": tau == calibrated, "discrepancy": divergence, "setting": name})
             rows[-1] |= figures
 
@@ -85,13 +82,9 @@ def main() -> None:
         result = {
             "command": command | {"calibrated": calibrated},
             "models": hashes,
-            "machine": {"platform": platform.machine(), "threads": torch.get_num_threads()},
-            "versions": {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__},
             "rows": rows,
         }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(arguments.output) as temporary:
-            temporary.write_text(json.dumps(result))
+        write_result(arguments.output, result | about_run())
 
 
 def _train(root: Path, tau: float, arguments: argparse.Namespace) -> Path:
@@ -112,11 +105,9 @@ def _train(root: Path, tau: float, arguments: argparse.Namespace) -> Path:
     return output / "model.pt"
 
 
-def _evaluate(root: Path, network: Any, scheduler: Any, arguments: argparse.Namespace) -> Any:
+def _evaluate(network: Any, scheduler: Any, arguments: argparse.Namespace) -> Any:
     """The figures of each setting, means over the development photographs; the sampler is the bundle's."""
-    config = ConfigParser.load_config_file(root / "configs" / "inference.json")
-    options = {name: config[name] for name in ("order", "eta", "t_first", "t_min", "num_inference_steps")}
-    options |= {"clip": config["inferer"]["clip"], "seed": arguments.seed}
+    options = bundle_sampler(arguments.bundle) | {"num_inference_steps": 5, "seed": arguments.seed}
     files = [arguments.dataset_dir / f"{name}.png" for name in DEVELOPMENT]
     dataset = ImageDataset(files, WEATHER[arguments.bundle]((arguments.amount,) * 2), arguments.seed)
     for setting, chosen in SETTINGS.items():
