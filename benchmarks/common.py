@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import monai
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
 from monai_d3gm.bundle import find_bundle_root
+from monai_d3gm.comparison.run import machine
 from monai_d3gm.data.files import atomic_path
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
 
@@ -53,11 +51,7 @@ def load_model(bundle: str, path: str | os.PathLike[str]) -> tuple[Any, Any]:
 
 def about_run(device: torch.device | str = "cpu") -> dict[str, Any]:
     """The machine and the versions."""
-    machine = {"platform": platform.machine(), "threads": torch.get_num_threads()}
-    if torch.device(device).type == "cuda":
-        machine |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    versions = {"torch": torch.__version__, "monai": monai.__version__, "numpy": np.__version__}
-    return {"machine": machine, "versions": versions | {"python": platform.python_version()}}
+    return {"machine": machine(str(device))}
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
