@@ -141,16 +141,11 @@ def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) 
     Raises:
         ValueError: a setting is out of range, or there are no weights; no input has been read.
     """
-    import torch
-
+    from monai_d3gm.engines.restoration import usable_device
     from monai_d3gm.networks.checkpoint import weights_hash
 
     parser = make_workflow(root, config, {**settings, "dataset_dir": folder}).parser
-    device = parser.get_parsed_content("device")
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise BundleError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
+    usable_device(parser.get_parsed_content("device"))
     parser.get_parsed_content("inferer")
     parameters = parser.get_parsed_content("parameters") | {k: v for k, v in settings.items() if k != "progress"}
     origin = {

@@ -128,6 +128,23 @@ class RestoredVolume:
         return volume
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: it is unknown or absent.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
+    return place
+
+
 class RestorationEvaluator(SupervisedEvaluator):
     """Restores the slices of a data set and fires ``VOLUME_COMPLETED`` after the last one of each volume.
 
@@ -177,12 +194,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         progress: bool = True,
         **options: Any,
     ) -> None:
-        try:
-            place = torch.device(device)
-            torch.zeros(1, device=place)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device is {device!r}, which cannot be used: {reason}") from error
+        place = usable_device(device)
         super().__init__(
             place,
             val_data_loader,
