@@ -195,6 +195,8 @@ def draw_trajectories(
     *,
     steps: int = 20,
     seed: int = 0,
+    view: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda image: image,
+    aspect: float = 1.0,
 ) -> Figure:
     """One image under each process: the states of sampling at t = 1, 0.75, 0.5, 0.25 and the result, beside the truth.
 
@@ -205,6 +207,9 @@ def draw_trajectories(
         pair: the image, grey (C = 1), complex (C = 2) or in colour (C = 3).
         steps: evaluations, on the grid uniform in t; a multiple of 4.
         seed: of the noise.
+        view: turns an image (rows, columns, ...) as it is to be drawn, such as that of
+            `monai_d3gm.handlers.panel.slice_view`.
+        aspect: height of a pixel over its width.
 
     Raises:
         ValueError: ``steps`` is no multiple of 4.
@@ -218,7 +223,8 @@ def draw_trajectories(
         states, how = _states(process, network, information, pair, steps, seed)
         columns = {"truth": pair.x0, "mu": pair.mu, **{f"t = {t:g}": states[t] for t in TIMES}}
         for axis, (title, image) in zip(axes[line], columns.items(), strict=True):
-            axis.imshow((_picture(image) / top).clip(0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            drawn = (view(_picture(image)) / top).clip(0, 1)
+            axis.imshow(drawn, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
             axis.set_xticks([])
             axis.set_yticks([])
             if line == 0:

@@ -70,6 +70,9 @@ def test_trajectories_are_drawn_for_what_the_network_serves_and_for_what_it_does
     assert "D3GM\nsampling" in labels and "SGM\nforward law" in labels
     last = figure.axes[6].get_images()[0].get_array()  # the result, over the truth's range
     assert np.allclose(last, 1.0, atol=1e-3)
+    turned = draw_trajectories(methods, pair(), steps=8, view=lambda image: image.T[::-1])
+    first, drawn = (each.axes[1].get_images()[0].get_array() for each in (figure, turned))
+    assert np.array_equal(np.asarray(first).T[::-1], drawn)
     with pytest.raises(ValueError, match="steps is 6"):
         draw_trajectories(methods, pair(), steps=6)
 
