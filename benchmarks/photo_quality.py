@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from common import about_run, bundle_sampler, inference_config, load_model, set_threads, write_result
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 from photo_peers import PEERS
 from tqdm import tqdm
@@ -74,7 +75,7 @@ def main() -> None:
     files = [arguments.dataset_dir / f"{name}.png" for name in arguments.photographs]
     rows: list[dict[str, Any]] = []
     for amount in arguments.amounts:
-        dataset = ImageDataset(files, WEATHER[arguments.bundle]((amount, amount)), arguments.seed)
+        dataset = photographs(arguments.bundle, files, amount, arguments.seed)
         for index in tqdm(range(len(dataset)), desc=f"amount {amount:g}"):
             item = dataset[index]
             truth = item["reference"].movedim(0, -1).numpy()
@@ -95,6 +96,12 @@ def main() -> None:
         write_result(arguments.output, result | about_run())
 
 
+def photographs(bundle: str, files: Sequence[Path], amount: float, seed: int) -> ImageDataset:
+    """Clean photographs in one amount of a bundle's weather, with the bundle's first estimate where it makes one."""
+    estimate = ConfigParser({"estimate": inference_config(bundle).get("estimate")}).get_parsed_content("estimate")
+    return ImageDataset(files, WEATHER[bundle]((amount, amount)), seed, estimate)
+
+
 def _restore(
     item: dict[str, Any], bundle: str, models: dict[str, Any], options: dict[str, Any], samples: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -104,10 +111,12 @@ def _restore(
     def shown(x: torch.Tensor) -> NDArray[np.float32]:
         return np.ascontiguousarray(x[0].movedim(0, -1).clamp(0, 1).numpy())
 
-    degraded = shown(mu)
+    degraded = shown(item.get("degraded", item["mu"])[None])
     yield "input", degraded
     peer, remove = PEERS[bundle]
     yield peer, remove(degraded)
+    if "degraded" in item:
+        yield "first estimate (mu)", shown(mu)
     for name, (network, scheduler) in models.items():
         if network.in_channels == mu.shape[1]:
             yield name, shown(RegressionInferer(scheduler).restore(mu, network))

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from monai.bundle import ConfigParser
-from photo_quality import DEVELOPMENT, WEATHER
+from photo_quality import DEVELOPMENT, WEATHER, photographs
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.data import ImageDataset
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
 from monai_d3gm.networks.checkpoint import weights_hash
@@ -109,7 +108,7 @@ def _evaluate(network: Any, scheduler: Any, arguments: argparse.Namespace) -> An
     """The figures of each setting, means over the development photographs; the sampler is the bundle's."""
     options = bundle_sampler(arguments.bundle) | {"num_inference_steps": 5, "seed": arguments.seed}
     files = [arguments.dataset_dir / f"{name}.png" for name in DEVELOPMENT]
-    dataset = ImageDataset(files, WEATHER[arguments.bundle]((arguments.amount,) * 2), arguments.seed)
+    dataset = photographs(arguments.bundle, files, arguments.amount, arguments.seed)
     for setting, chosen in SETTINGS.items():
         figures: dict[str, dict[str, list[float]]] = {}
         inferer = RestorationInferer(scheduler, **options, **chosen)

@@ -14,8 +14,8 @@ and SSIM by at most 0.002, the standard deviation over samples is within 10 %, a
 probability-flow equation with N evaluations of order 3 from the same state.
 
 A condition is an acceleration for mri_recon, a factor for mri_sr, and an amount of weather in [0, 1] for derain and
-dehaze, whose four photographs are those that no weights were trained on, whatever the split. Choose samplers on the
-calibration subjects, state them on the development subjects. Prints a table and writes one JSON with every slice's
+dehaze, whose four photographs are those that no weights were trained on unless ``--photographs`` names others. Choose
+samplers on the calibration subjects or on training photographs, state them on the development ones. Prints a table and writes one JSON with every slice's
 figures, the machine and the versions.
 """
 
@@ -35,11 +35,11 @@ import torch
 from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
-from photo_quality import DEVELOPMENT, WEATHER
+from photo_quality import DEVELOPMENT, WEATHER, photographs
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.data import ImageDataset, VolumeBatchSampler, collate_slices
+from monai_d3gm.data import VolumeBatchSampler, collate_slices
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import (
     evaluate_images,
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="those of the bundle if not given")
     parser.add_argument("--dataset-dir", type=Path, help="by default mri or photos in $D3GM_DATA")
     parser.add_argument("--split", choices=SUBJECTS, default="development")
+    parser.add_argument("--photographs", nargs="+", default=DEVELOPMENT, help="names without suffix, for rain and haze")
     parser.add_argument("--only", default="", help="regular expression: the volumes whose names it is found in")
     parser.add_argument("--condition", type=float, default=4.0, help="acceleration, factor or amount")
     parser.add_argument("--slices", type=int, default=1, help="slices of each volume")
@@ -150,9 +151,8 @@ def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
     data = Path(os.environ.get("D3GM_DATA", "."))
     if arguments.bundle in WEATHER:
         folder = arguments.dataset_dir or data / "photos"
-        amount = arguments.condition
-        files = [folder / f"{name}.png" for name in DEVELOPMENT]
-        for item in ImageDataset(files, WEATHER[arguments.bundle]((amount, amount)), arguments.seed):
+        files = [folder / f"{name}.png" for name in arguments.photographs]
+        for item in photographs(arguments.bundle, files, arguments.condition, arguments.seed):
             truth = item["reference"].movedim(0, -1).numpy()
             yield Case(item["key"].split(":")[0], item["mu"][None], None, [item["key"]], [truth], None)
         return

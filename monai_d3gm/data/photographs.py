@@ -33,6 +33,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+Estimate = Callable[[torch.Tensor], torch.Tensor]
+"""A degraded photograph (3, H, W) to a first estimate of the clean one, which is then ``mu``."""
+
 DEMO_PHOTOGRAPHS = ("astronaut.png", "coffee.png", "rocket.jpg")
 """Photographs in scikit-image's wheel that no weights of the package were trained on."""
 
@@ -80,6 +83,9 @@ class SimulatedWeatherDataset(TrainingDataset):
         weather: what is put on them, such as `monai_d3gm.transforms.weather.SimulateRain`.
         seed: seed of all that is random.
         crop: extent of the crops in pixels.
+        estimate: makes ``mu`` of the degraded photograph, such as `monai_d3gm.transforms.weather.DarkChannelPrior`.
+            It is given whole photographs, on which the weather is then put before the crops are cut.
+        crops: with an estimate, number of consecutive items that are cut from one photograph in one weather.
 
     Raises:
         ValueError: an argument is out of range, or a photograph cannot be used.
@@ -97,11 +103,16 @@ class SimulatedWeatherDataset(TrainingDataset):
         weather: SimulateWeather,
         seed: int = 0,
         crop: int = 128,
+        estimate: Estimate | None = None,
+        crops: int = 1,
     ) -> None:
         if not photographs:
             raise ValueError("photographs is empty; accepted: at least one file.")
-        super().__init__(length, seed, crop=crop)
-        self.weather, self.crop = weather, crop
+        super().__init__(length, seed, crop=crop, crops=crops)
+        if estimate is None and crops > 1:
+            raise ValueError(f"crops is {crops} and there is no estimate; accepted: 1.")
+        self.weather, self.crop, self.estimate, self.crops = weather, crop, estimate, crops
+        self._scene: tuple[int, Path, NDArray[np.float32]] | None = None
         self.files = [Path(path) for path in photographs]
         self._clean = {path: read_image(path).data for path in dict.fromkeys(self.files)}
         for path, data in self._clean.items():
@@ -109,15 +120,29 @@ class SimulatedWeatherDataset(TrainingDataset):
                 raise ValueError(f"{path}: {data.shape[2]} x {data.shape[1]} pixels; accepted: from crop, {crop}, up.")
 
     def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        path = self.files[rng.integers(len(self.files))]
-        image = _turned_crop(self._clean[path].shape[1:], self.crop, rng)(self._clean[path])
+        if self.estimate is None:
+            path = self.files[rng.integers(len(self.files))]
+            image = _turned_crop(self._clean[path].shape[1:], self.crop, rng)(self._clean[path])
+            mu = self.weather(image, rng)
+        else:
+            path, estimated = self._estimated(index // self.crops, self.estimate)
+            cut = _turned_crop(estimated.shape[1:], self.crop, rng)
+            image, mu = cut(self._clean[path]), torch.from_numpy(cut(estimated))
         return {
             "image": torch.from_numpy(image),
-            "mu": self.weather(image, rng),
+            "mu": mu,
             "scale": torch.tensor(1.0),
             "index": index,
             "key": f"{path.stem}:{index}",
         }
+
+    def _estimated(self, number: int, estimate: Estimate) -> tuple[Path, NDArray[np.float32]]:
+        """Photograph ``number`` and what is estimated of it in the weather; the last one is kept."""
+        if self._scene is None or self._scene[0] != number:
+            rng = keyed_generator(self.seed, "scene", number)
+            path = self.files[rng.integers(len(self.files))]
+            self._scene = number, path, estimate(self.weather(self._clean[path], rng)).numpy()
+        return self._scene[1:]
 
 
 class ImagePairCropDataset(TrainingDataset):
@@ -131,6 +156,7 @@ class ImagePairCropDataset(TrainingDataset):
         length: number of items.
         seed: seed of all that is random.
         crop: extent of the crops in pixels.
+        estimate: makes ``mu`` of the whole degraded photograph, before it is cut; None takes the degraded photograph.
 
     Raises:
         ValueError: an argument is out of range; or, of an item: a file cannot be read, the two differ in size, or are
@@ -142,11 +168,18 @@ class ImagePairCropDataset(TrainingDataset):
     (True, torch.Size([3, 32, 32]))
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], length: int, seed: int = 0, crop: int = 128) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[ImagePair],
+        length: int,
+        seed: int = 0,
+        crop: int = 128,
+        estimate: Estimate | None = None,
+    ) -> None:
         if not pairs:
             raise ValueError("pairs is empty; accepted: at least one pair.")
         super().__init__(length, seed, crop=crop)
-        self.pairs, self.crop = list(pairs), crop
+        self.pairs, self.crop, self.estimate = list(pairs), crop, estimate
 
     def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         pair = self.pairs[rng.integers(len(self.pairs))]
@@ -156,10 +189,11 @@ class ImagePairCropDataset(TrainingDataset):
             raise ImageFileError(
                 f"{pair.degraded}: it and {pair.clean} have {sizes} pixels; accepted: one size, from {self.crop} up."
             )
+        mu = degraded if self.estimate is None else self.estimate(torch.from_numpy(degraded)).numpy()
         cut = _turned_crop(clean.shape[1:], self.crop, rng)
         return {
             "image": torch.from_numpy(cut(clean)),
-            "mu": torch.from_numpy(cut(degraded)),
+            "mu": torch.from_numpy(cut(mu)),
             "scale": torch.tensor(1.0),
             "index": index,
             "key": f"{pair.degraded.stem}:{index}",
@@ -180,6 +214,8 @@ class ImageDataset(Dataset):
         inputs: files or folders of PNG, JPEG and TIFF files.
         weather: degrades the photographs, which are then clean ones; None takes them as degraded.
         seed: seed of the weather, together with the file's name.
+        estimate: makes ``mu`` of the degraded photograph, which is then in the item as ``degraded``; None takes the
+            degraded photograph itself.
 
     Raises:
         ValueError: there is no input, or none can be used.
@@ -201,8 +237,9 @@ class ImageDataset(Dataset):
         inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         weather: SimulateWeather | None = None,
         seed: int = 0,
+        estimate: Estimate | None = None,
     ) -> None:
-        self.weather, self.seed = weather, seed
+        self.weather, self.seed, self.estimate = weather, seed, estimate
         origin, warnings = "photograph", []
         if weather is not None:
             origin = f"clean photograph, {weather.description}"
@@ -240,10 +277,15 @@ class ImageDataset(Dataset):
             "slice": 0,
             "volume": index,
             "scale": 1.0,
-        } | self._images(index)
+        } | self._with_estimate(self._images(index))
+
+    def _with_estimate(self, images: dict[str, Any]) -> dict[str, Any]:
+        if self.estimate is None:
+            return images
+        return images | {"degraded": images["mu"], "mu": self.estimate(images["mu"])}
 
     def _images(self, index: int) -> dict[str, Any]:
-        """``mu`` and, where it is known, ``reference``."""
+        """``mu``, the degraded photograph, and, where it is known, ``reference``."""
         volume = self.volumes[index]
         image = read_image(volume.path).data
         if self.weather is None:
@@ -259,6 +301,7 @@ class ImagePairDataset(ImageDataset):
 
     Args:
         pairs: as `monai_d3gm.data.pairs.find_pairs` finds them.
+        estimate: as in `ImageDataset`.
 
     Raises:
         ValueError: there is no pair, or none can be used.
@@ -269,10 +312,10 @@ class ImagePairDataset(ImageDataset):
     True
     """
 
-    def __init__(self, pairs: Sequence[ImagePair]) -> None:
+    def __init__(self, pairs: Sequence[ImagePair], estimate: Estimate | None = None) -> None:
         if not pairs:
             raise ValueError("pairs is empty; accepted: at least one pair.")
-        self.weather, self.seed = None, 0
+        self.weather, self.seed, self.estimate = None, 0, estimate
         self.volumes, self.refused = [], []
         self._clean: list[Path] = []
         for pair in pairs:

@@ -9,13 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
-from monai_d3gm.data import ImageDataset, ImageFileError, OutputError, SimulatedWeatherDataset, read_image, write_image
+from monai_d3gm.data import (
+    ImageDataset,
+    ImageFileError,
+    ImagePairCropDataset,
+    ImagePairDataset,
+    OutputError,
+    SimulatedWeatherDataset,
+    read_image,
+    write_image,
+)
 from monai_d3gm.data.datasets import find_inputs
 from monai_d3gm.data.images import MIN_SIDE
+from monai_d3gm.data.pairs import ImagePair
 from monai_d3gm.data.photographs import bundled_photographs
-from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
+from monai_d3gm.transforms.weather import DarkChannelPrior, SimulateHaze, SimulateRain
 
 SHAPE = (24, 32, 3)
 BYTES = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -219,6 +230,56 @@ def test_training_items_are_functions_of_seed_and_index() -> None:
     assert {datasets[0][i]["key"].split(":")[0] for i in range(8)} == {"chelsea", "camera"}
     with pytest.raises(IndexError):
         datasets[0][8]
+
+
+def test_an_estimate_takes_the_place_of_the_degraded_photograph(tmp_path: Path) -> None:
+    """Of simulated weather and of pairs; a file that is there is estimated as it is."""
+    files, estimate = bundled_photographs(["chelsea.png"]), DarkChannelPrior()
+    plain, estimated = (ImageDataset(files, SimulateHaze(), 0, e)[0] for e in (None, estimate))
+    np.testing.assert_array_equal(estimated["degraded"], plain["mu"])
+    np.testing.assert_array_equal(estimated["mu"], estimate(plain["mu"]))
+    write_image(tmp_path / "hazy.png", plain["mu"].numpy())
+    pair = ImagePairDataset([ImagePair("a", tmp_path / "hazy.png", files[0])], estimate)[0]
+    for name in ("degraded", "mu", "reference"):
+        np.testing.assert_array_equal(pair[name], estimated[name])
+
+
+def test_training_crops_are_cut_from_estimates_of_whole_photographs(tmp_path: Path) -> None:
+    """With an estimate that returns its input, mu is a crop of a whole photograph in one weather: the four items of a
+    photograph agree where their crops overlap, and items do not depend on which were asked for before."""
+    shape = (40, 48)
+    ramp = np.broadcast_to(np.linspace(0, 1, shape[0] * shape[1]).reshape(1, *shape), (3, *shape))
+    write_image(tmp_path / "ramp.png", ramp, bits=16)
+    seen = []
+
+    def estimate(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image)
+        return image
+
+    dataset = SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze((1, 1)), 0, 32, estimate, crops=4)
+    items = [dataset[i] for i in range(8)]
+    assert len(seen) == 2 and seen[0].shape == (3, *shape)
+    for number, item in enumerate(items):
+        hazy = dict(zip(seen[number // 4][0].reshape(-1).tolist(), range(shape[0] * shape[1]), strict=False))
+        assert set(item["mu"][0].reshape(-1).tolist()) <= set(hazy)
+    again = SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze((1, 1)), 0, 32, estimate, crops=4)
+    for i in (6, 1):
+        for name in ("image", "mu"):
+            np.testing.assert_array_equal(again[i][name], items[i][name])
+    with pytest.raises(ValueError, match="crops is 4 and there is no estimate; accepted: 1"):
+        SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze(), crop=32, crops=4)
+
+
+def test_crops_of_pairs_are_cut_from_estimates_of_whole_photographs() -> None:
+    (path,) = bundled_photographs(["chelsea.png"])
+    seen = []
+
+    def negative(image: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(image.shape))
+        return 1 - image
+
+    item = ImagePairCropDataset([ImagePair("chelsea", path, path)], 4, crop=32, estimate=negative)[2]
+    assert seen == [(3, 300, 451)] and torch.equal(item["mu"], 1 - item["image"])
 
 
 def test_training_arguments_are_checked() -> None:

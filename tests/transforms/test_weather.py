@@ -1,4 +1,4 @@
-"""Rain and haze against their formulas, their seeds, and how much they take from a photograph."""
+"""Rain and haze against their formulas, their seeds, how much they take from a photograph, and haze taken off."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ import torch
 
 from monai_d3gm.data import bundled_photographs, read_image
 from monai_d3gm.metrics import psnr
-from monai_d3gm.transforms import SimulateHaze, SimulateHazed, SimulateRain, SimulateRaind, SimulateWeather
+from monai_d3gm.transforms import (
+    DarkChannelPrior,
+    DarkChannelPriord,
+    SimulateHaze,
+    SimulateHazed,
+    SimulateRain,
+    SimulateRaind,
+    SimulateWeather,
+)
 from monai_d3gm.transforms.weather.functional import (
     Haze,
     Rain,
     RainLayer,
     add_haze,
     add_rain,
+    dark_channel_prior,
     depth_map,
     draw_haze,
     draw_rain,
+    guided_filter,
     streaks,
 )
 
@@ -133,6 +143,62 @@ def test_amounts_out_of_range_are_refused(amount: tuple[float, ...]) -> None:
 def test_what_is_no_photograph_is_refused(image: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimulateHaze()(image)
+
+
+def test_the_dark_channel_prior_inverts_haze_where_its_assumptions_hold() -> None:
+    """Every box of the scene holds a black pixel and the sky is all airlight, so A and t are found exactly: J is back
+    where t is constant over the guided filter's box, and nowhere is the estimate clipped."""
+    rng = np.random.default_rng(0)
+    clear = rng.uniform(0, 0.8, (3, 400, 160)).astype(np.float32)
+    clear[:, ::5, ::5] = 0
+    depth = np.zeros((400, 160), np.float32)
+    depth[:100] = 1
+    hazy = add_haze(clear, Haze(beta=1e4, nearest=1e-4, airlight=(0.9, 0.85, 0.8)), depth)
+    estimate = dark_channel_prior(hazy, radius=7, omega=1.0)
+    np.testing.assert_allclose(estimate[:, 240:], clear[:, 240:], atol=2e-3)
+
+
+def test_omega_is_the_share_that_is_taken_off() -> None:
+    """With homogeneous haze of transmission t, 1 - omega (1 - t) is used in its place."""
+    clear = np.random.default_rng(0).uniform(0, 0.7, (3, 300, 60)).astype(np.float32)
+    clear[:, ::5, ::5] = 0
+    clear[:, :20] = 0.9
+    hazy = add_haze(clear, Haze(beta=float(np.log(2)), nearest=1.0, airlight=(0.9, 0.9, 0.9)), np.zeros((300, 60)))
+    found = dark_channel_prior(hazy, omega=0.8)[:, 150:]
+    expected = 0.9 + (hazy[:, 150:] - 0.9) / (1 - 0.8 * 0.5)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_the_guided_filter_keeps_its_guide_or_smooths_by_epsilon() -> None:
+    """epsilon 0 returns the guide itself; a large one the box mean of the box mean."""
+    guide = np.random.default_rng(0).uniform(size=(40, 30)).astype(np.float32)
+    np.testing.assert_allclose(guided_filter(guide, guide, 3, 0.0), guide, atol=1e-4)
+    padded = np.pad(guide, 6, mode="symmetric")
+    box = np.lib.stride_tricks.sliding_window_view(padded, (7, 7)).mean((-2, -1))
+    twice = np.lib.stride_tricks.sliding_window_view(box, (7, 7)).mean((-2, -1))
+    np.testing.assert_allclose(guided_filter(guide, guide, 3, 1e6), twice, atol=1e-4)
+
+
+def test_the_dictionary_form_keeps_the_hazy_photograph(photograph: np.ndarray) -> None:
+    hazy = SimulateHaze((0.6, 0.6)).set_random_state(0)(photograph)
+    item = DarkChannelPriord(radius=15, omega=0.9)({"mu": hazy, "key": "a"})
+    assert torch.equal(item["degraded"], hazy)
+    assert torch.equal(item["mu"], DarkChannelPrior(radius=15, omega=0.9)(hazy))
+    assert psnr(item["mu"].numpy(), photograph) > psnr(hazy.numpy(), photograph)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"radius": 0}, "radius is 0; accepted: an integer"),
+        ({"radius": 2.5}, "radius is 2.5"),
+        ({"omega": 0.0}, "omega is 0.0; accepted: above 0 and up to 1"),
+        ({"lowest_transmission": 1.5}, "lowest_transmission is 1.5"),
+    ],
+)
+def test_bad_options_of_the_dark_channel_prior(option: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DarkChannelPrior(**option)  # type: ignore[arg-type]
 
 
 def _rng() -> np.random.Generator:

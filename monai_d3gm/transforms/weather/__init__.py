@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from monai_d3gm.transforms.weather.array import SimulateHaze, SimulateRain, SimulateWeather
-from monai_d3gm.transforms.weather.dictionary import SimulateHazed, SimulateRaind
+from monai_d3gm.transforms.weather.array import DarkChannelPrior, SimulateHaze, SimulateRain, SimulateWeather
+from monai_d3gm.transforms.weather.dictionary import DarkChannelPriord, SimulateHazed, SimulateRaind
 
-__all__ = ["SimulateHaze", "SimulateHazed", "SimulateRain", "SimulateRaind", "SimulateWeather"]
+__all__ = [
+    "DarkChannelPrior",
+    "DarkChannelPriord",
+    "SimulateHaze",
+    "SimulateHazed",
+    "SimulateRain",
+    "SimulateRaind",
+    "SimulateWeather",
+]

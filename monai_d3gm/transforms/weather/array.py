@@ -1,4 +1,4 @@
-"""MONAI array transforms that put weather on photographs; the models are in `weather.functional`."""
+"""MONAI array transforms that put weather on photographs, or take it off; the models are in `weather.functional`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from monai.transforms import Randomizable, Transform
 
 from monai_d3gm.transforms.weather import functional
 
-__all__ = ["SimulateHaze", "SimulateRain", "SimulateWeather"]
+__all__ = ["DarkChannelPrior", "SimulateHaze", "SimulateRain", "SimulateWeather"]
+
+
+def _checked_photograph(img: NdarrayOrTensor) -> functional.Image:
+    image = np.asarray(img, dtype=np.float32)
+    if image.ndim != 3 or len(image) != 3 or image.size == 0:
+        raise ValueError(f"img has shape {tuple(image.shape)}; accepted: (3, H, W).")
+    low, high = float(image.min()), float(image.max())
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"img has values from {low:g} to {high:g}; accepted: 0 to 1.")
+    return image
 
 
 class SimulateWeather(Randomizable, Transform):
@@ -51,12 +61,7 @@ class SimulateWeather(Randomizable, Transform):
         if generator is None:
             self.randomize()
             generator = self.generator
-        image = np.asarray(img, dtype=np.float32)
-        if image.ndim != 3 or len(image) != 3 or image.size == 0:
-            raise ValueError(f"img has shape {tuple(image.shape)}; accepted: (3, H, W).")
-        low, high = float(image.min()), float(image.max())
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"img has values from {low:g} to {high:g}; accepted: 0 to 1.")
+        image = _checked_photograph(img)
         return torch.from_numpy(functional.quantise(self.degrade(image, generator)))
 
     @abstractmethod
@@ -95,3 +100,42 @@ class SimulateHaze(SimulateWeather):
         haze = functional.draw_haze(generator, generator.uniform(*self.amount))
         depth = functional.depth_map((image.shape[1], image.shape[2]), generator)
         return functional.add_haze(image, haze, depth)
+
+
+class DarkChannelPrior(Transform):
+    """A first estimate of a photograph (3, H, W) without its haze, see `functional.dark_channel_prior`.
+
+    It takes airlight and transmission from the whole photograph, which no window of a network sees.
+
+    Args:
+        radius: of the boxes in which something dark is expected, in pixels, 1 or more.
+        omega: share of the haze that is taken off, above 0 and up to 1.
+        lowest_transmission: bound on the transmission, above 0 and up to 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    >>> DarkChannelPrior()(torch.full((3, 16, 24), 0.5)).shape
+    torch.Size([3, 16, 24])
+    """
+
+    def __init__(self, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1) -> None:
+        if isinstance(radius, bool) or not isinstance(radius, int) or radius < 1:
+            raise ValueError(f"radius is {radius!r}; accepted: an integer of at least 1.")
+        for name, value in {"omega": omega, "lowest_transmission": lowest_transmission}.items():
+            if not 0 < value <= 1:
+                raise ValueError(f"{name} is {value}; accepted: above 0 and up to 1.")
+        self.radius, self.omega, self.lowest_transmission = radius, omega, lowest_transmission
+
+    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+        """Return the estimate, float32 (3, H, W); it is not clipped.
+
+        Args:
+            img: the photograph.
+
+        Raises:
+            ValueError: ``img`` has another shape, or values outside [0, 1].
+        """
+        image = _checked_photograph(img)
+        estimate = functional.dark_channel_prior(image, self.radius, self.omega, self.lowest_transmission)
+        return torch.from_numpy(estimate)

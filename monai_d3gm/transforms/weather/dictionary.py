@@ -1,4 +1,4 @@
-"""MONAI dictionary transforms that put weather on photographs.
+"""MONAI dictionary transforms that put weather on photographs, or take it off.
 
 With ``seed``, what is random in an item depends on ``(seed, item["key"])`` alone; without, on MONAI's random state.
 """
@@ -15,7 +15,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import array
 
-__all__ = ["SimulateHazed", "SimulateRaind"]
+__all__ = ["DarkChannelPriord", "SimulateHazed", "SimulateRaind"]
 
 
 class _SimulateWeatherd(Randomizable, MapTransform):
@@ -79,3 +79,29 @@ class SimulateHazed(_SimulateWeatherd):
     """
 
     weather = array.SimulateHaze
+
+
+class DarkChannelPriord(MapTransform):
+    """Dictionary form of `array.DarkChannelPrior`: replaces ``mu`` by the estimate, and keeps it as ``degraded``.
+
+    Args:
+        keys: the hazy photograph's key, one.
+        options: as in the array form.
+
+    >>> import torch
+    >>> item = DarkChannelPriord()({"mu": torch.full((3, 16, 24), 0.5)})
+    >>> item["mu"].shape, float(item["degraded"].mean())
+    (torch.Size([3, 16, 24]), 0.5)
+    """
+
+    def __init__(self, keys: KeysCollection = "mu", allow_missing_keys: bool = False, **options: Any) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = array.DarkChannelPrior(**options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write ``mu`` and ``degraded``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result["degraded"] = result[key]
+            result["mu"] = self.transform(result["degraded"])
+        return result

@@ -1,4 +1,4 @@
-r"""Rain and haze on photographs, as functions of the random generator that they are drawn from.
+r"""Rain and haze on photographs, as functions of the random generator that they are drawn from; haze off them.
 
 Images are float32 (3, H, W) in [0, 1], with the sRGB values as they are stored in 8-bit files: no gamma is undone, so
 neither is light transport; both are what the synthetic data sets of the field do. Angles are measured in degrees from
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.signal import fftconvolve
 
 from monai_d3gm.transforms.kspace.functional import smooth_phase
@@ -35,9 +36,11 @@ __all__ = [
     "add_haze",
     "add_rain",
     "check_amount",
+    "dark_channel_prior",
     "depth_map",
     "draw_haze",
     "draw_rain",
+    "guided_filter",
     "quantise",
     "streaks",
 ]
@@ -45,6 +48,8 @@ __all__ = [
 Image = NDArray[np.float32]
 
 _KINDS_OF_STREAK = 3
+_DARKEST_AIRLIGHT = 0.05
+_BRIGHTEST = 0.001
 
 
 @dataclass(frozen=True)
@@ -266,3 +271,65 @@ def quantise(image: Image) -> Image:
     [0.502, 1.0]
     """
     return np.rint(np.clip(image, 0, 1) * np.float32(255)) / np.float32(255)
+
+
+def guided_filter(guide: Image, image: Image, radius: int, epsilon: float) -> Image:
+    """Smooth an image along the edges of a grey guide (He, Sun and Tang, ECCV 2010): q = mean(a) guide + mean(b).
+
+    In each box of 2 ``radius`` + 1 pixels a = cov(guide, image) / (var(guide) + epsilon), b = mean(image) -
+    a mean(guide).
+
+    Args:
+        guide: (H, W).
+        image: (H, W).
+        radius: of the boxes, in pixels.
+        epsilon: the variance up to which the guide's detail is smoothed away.
+
+    >>> flat = np.full((4, 4), 0.5, np.float32)
+    >>> bool(np.allclose(guided_filter(np.eye(4, dtype=np.float32), flat, radius=1, epsilon=1e-4), flat))
+    True
+    """
+
+    def mean(x: Image) -> Image:
+        return ndimage.uniform_filter(x, 2 * radius + 1, mode="reflect")
+
+    average, target = mean(guide), mean(image)
+    a = (mean(guide * image) - average * target) / (mean(guide * guide) - average**2 + np.float32(epsilon))
+    return mean(a) * guide + mean(target - a * average)
+
+
+def dark_channel_prior(
+    image: Image, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1
+) -> Image:
+    """Take haze off a photograph (3, H, W) by the dark channel prior (He, Sun and Tang, CVPR 2009).
+
+    Where there is no haze, some pixel near by is dark in some channel. So the airlight A is the mean of the pixels with
+    the brightest thousandth of dark channels, and t = 1 - omega dark(I / A), with dark the minimum over the channels
+    and a box of 2 ``radius`` + 1 pixels; t is refined by the guided filter (radius 60, epsilon 1e-4) that its authors
+    put in place of matting in 2010; J = (I - A) / max(t, lowest_transmission) + A.
+
+    Args:
+        image: I, in [0, 1].
+        radius: of the boxes in which something dark is expected, in pixels.
+        omega: share of the haze that is taken off.
+        lowest_transmission: bound on t, which bounds how much noise is amplified.
+
+    Returns:
+        J, like ``image``. It is not clipped: where t is taken for too small it leaves [0, 1].
+
+    >>> clear = np.zeros((3, 64, 64), np.float32)
+    >>> clear[:, ::2] = 0.8
+    >>> hazy = add_haze(clear, Haze(beta=1.0, nearest=1.0, airlight=(0.9, 0.9, 0.9)), np.zeros((64, 64), np.float32))
+    >>> bool(abs(dark_channel_prior(hazy, omega=1.0) - clear).max() < abs(hazy - clear).max())
+    True
+    """
+
+    def dark(x: Image) -> Image:
+        return ndimage.minimum_filter(x.min(axis=0), 2 * radius + 1, mode="reflect")
+
+    channel = dark(image)
+    count = max(1, round(_BRIGHTEST * channel.size))
+    brightest = np.argpartition(channel.ravel(), -count)[-count:]
+    airlight = np.maximum(image.reshape(3, -1)[:, brightest].mean(axis=1), np.float32(_DARKEST_AIRLIGHT))[:, None, None]
+    t = guided_filter(image.mean(axis=0), 1 - np.float32(omega) * dark(image / airlight), radius=60, epsilon=1e-4)
+    return (image - airlight) / np.maximum(t, np.float32(lowest_transmission)) + airlight
