@@ -15,7 +15,7 @@ Image = NDArray[np.float32]
 
 
 def dark_channel_prior(image: Image) -> Image:
-    """He, Sun and Tang, "Single Image Haze Removal Using Dark Channel Prior", CVPR 2009, as published: 15 x 15 pixels."""
+    """He, Sun and Tang, "Single Image Haze Removal Using Dark Channel Prior", CVPR 2009: over 15 x 15 pixels."""
     return np.clip(functional.dark_channel_prior(image.transpose(2, 0, 1)), 0, 1).transpose(1, 2, 0)
 
 

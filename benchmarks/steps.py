@@ -15,8 +15,8 @@ probability-flow equation with N evaluations of order 3 from the same state.
 
 A condition is an acceleration for mri_recon, a factor for mri_sr, and an amount of weather in [0, 1] for derain and
 dehaze, whose four photographs are those that no weights were trained on unless ``--photographs`` names others. Choose
-samplers on the calibration subjects or on training photographs, state them on the development ones. Prints a table and writes one JSON with every slice's
-figures, the machine and the versions.
+samplers on the calibration subjects or on training photographs, state them on the development ones. Prints a table and
+writes one JSON with every slice's figures, the machine and the versions.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import skimage
 import torch
+from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -70,6 +72,15 @@ def _turned_crop(
     return cut
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """A whole photograph, clean and as it is estimated from the degraded one."""
+
+    path: Path
+    clean: NDArray[np.float32]
+    estimate: NDArray[np.float32]
+
+
 class SimulatedWeatherDataset(TrainingDataset):
     """Training pairs: crops of clean photographs, turned, and degraded by freshly drawn weather.
 
@@ -86,6 +97,8 @@ class SimulatedWeatherDataset(TrainingDataset):
         estimate: makes ``mu`` of the degraded photograph, such as `monai_d3gm.transforms.weather.DarkChannelPrior`.
             It is given whole photographs, on which the weather is then put before the crops are cut.
         crops: with an estimate, number of consecutive items that are cut from one photograph in one weather.
+        augment: with an estimate, MONAI's random transform of a clean photograph, such as a ``Compose`` of
+            ``RandZoom`` and ``RandAdjustContrast``, before the weather.
 
     Raises:
         ValueError: an argument is out of range, or a photograph cannot be used.
@@ -105,14 +118,15 @@ class SimulatedWeatherDataset(TrainingDataset):
         crop: int = 128,
         estimate: Estimate | None = None,
         crops: int = 1,
+        augment: Compose | None = None,
     ) -> None:
         if not photographs:
             raise ValueError("photographs is empty; accepted: at least one file.")
         super().__init__(length, seed, crop=crop, crops=crops)
-        if estimate is None and crops > 1:
-            raise ValueError(f"crops is {crops} and there is no estimate; accepted: 1.")
-        self.weather, self.crop, self.estimate, self.crops = weather, crop, estimate, crops
-        self._scene: tuple[int, Path, NDArray[np.float32]] | None = None
+        if estimate is None and (crops > 1 or augment is not None):
+            raise ValueError(f"crops is {crops}, augment {augment} and there is no estimate; accepted: 1 and None.")
+        self.weather, self.crop, self.estimate, self.crops, self.augment = weather, crop, estimate, crops, augment
+        self._last: tuple[int, _Scene] | None = None
         self.files = [Path(path) for path in photographs]
         self._clean = {path: read_image(path).data for path in dict.fromkeys(self.files)}
         for path, data in self._clean.items():
@@ -125,9 +139,9 @@ class SimulatedWeatherDataset(TrainingDataset):
             image = _turned_crop(self._clean[path].shape[1:], self.crop, rng)(self._clean[path])
             mu = self.weather(image, rng)
         else:
-            path, estimated = self._estimated(index // self.crops, self.estimate)
-            cut = _turned_crop(estimated.shape[1:], self.crop, rng)
-            image, mu = cut(self._clean[path]), torch.from_numpy(cut(estimated))
+            scene = self._scene(index // self.crops, self.estimate)
+            cut = _turned_crop(scene.clean.shape[1:], self.crop, rng)
+            path, image, mu = scene.path, cut(scene.clean), torch.from_numpy(cut(scene.estimate))
         return {
             "image": torch.from_numpy(image),
             "mu": mu,
@@ -136,13 +150,17 @@ class SimulatedWeatherDataset(TrainingDataset):
             "key": f"{path.stem}:{index}",
         }
 
-    def _estimated(self, number: int, estimate: Estimate) -> tuple[Path, NDArray[np.float32]]:
-        """Photograph ``number`` and what is estimated of it in the weather; the last one is kept."""
-        if self._scene is None or self._scene[0] != number:
+    def _scene(self, number: int, estimate: Estimate) -> _Scene:
+        """Photograph ``number`` in its weather; the last one is kept."""
+        if self._last is None or self._last[0] != number:
             rng = keyed_generator(self.seed, "scene", number)
             path = self.files[rng.integers(len(self.files))]
-            self._scene = number, path, estimate(self.weather(self._clean[path], rng)).numpy()
-        return self._scene[1:]
+            clean = self._clean[path]
+            if self.augment is not None:
+                self.augment.set_random_state(int(rng.integers(2**32)))
+                clean = np.clip(np.asarray(self.augment(clean), dtype=np.float32), 0, 1)
+            self._last = number, _Scene(path, clean, estimate(self.weather(clean, rng)).numpy())
+        return self._last[1]
 
 
 class ImagePairCropDataset(TrainingDataset):

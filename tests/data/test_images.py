@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from monai.transforms import Compose, RandScaleIntensity
 from PIL import Image
 
 from monai_d3gm.data import (
@@ -266,8 +267,25 @@ def test_training_crops_are_cut_from_estimates_of_whole_photographs(tmp_path: Pa
     for i in (6, 1):
         for name in ("image", "mu"):
             np.testing.assert_array_equal(again[i][name], items[i][name])
-    with pytest.raises(ValueError, match="crops is 4 and there is no estimate; accepted: 1"):
+    with pytest.raises(ValueError, match="crops is 4, augment None and there is no estimate; accepted: 1 and None"):
         SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze(), crop=32, crops=4)
+
+
+def test_the_augmentation_is_of_the_clean_photograph_and_goes_by_seed_and_index(tmp_path: Path) -> None:
+    """A random gain before the weather: the crop is the file's times it, the same whenever the item is drawn."""
+    write_image(tmp_path / "flat.png", np.full((3, 40, 40), 0.25))
+    flat = float(read_image(tmp_path / "flat.png").data[0, 0, 0])
+
+    def drawn(index: int) -> torch.Tensor:
+        augment = Compose([RandScaleIntensity(factors=(-0.5, 0.0), prob=1.0)])
+        files, haze = [tmp_path / "flat.png"], SimulateHaze((0, 0))
+        return SimulatedWeatherDataset(files, 8, haze, 0, 32, lambda x: x, 2, augment)[index]["image"]
+
+    images = [drawn(i) for i in range(8)]
+    gains = [float(image.mean()) / flat for image in images]
+    assert all(float(image.std()) < 1e-6 for image in images) and all(0.5 <= gain <= 1 for gain in gains)
+    assert len({round(gain, 6) for gain in gains}) == 4  # two items of each photograph
+    assert torch.equal(images[5], drawn(5))
 
 
 def test_crops_of_pairs_are_cut_from_estimates_of_whole_photographs() -> None:
