@@ -169,6 +169,14 @@ def test_omega_is_the_share_that_is_taken_off() -> None:
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+def test_the_exposure_is_brought_halfway(photograph: np.ndarray) -> None:
+    """The mean becomes the geometric mean of the one found and the one expected."""
+    hazy = SimulateHaze((1, 1)).set_random_state(0)(photograph).numpy()
+    plain, brought = (dark_channel_prior(hazy, exposure=exposure) for exposure in (None, 0.43))
+    assert float(brought.mean()) == pytest.approx(np.sqrt(0.43 * plain.mean()), rel=1e-4)
+    assert np.isfinite(dark_channel_prior(np.zeros((3, 8, 8), np.float32), exposure=0.43)).all()
+
+
 def test_the_guided_filter_keeps_its_guide_or_smooths_by_epsilon() -> None:
     """epsilon 0 returns the guide itself; a large one the box mean of the box mean."""
     guide = np.random.default_rng(0).uniform(size=(40, 30)).astype(np.float32)
@@ -194,6 +202,7 @@ def test_the_dictionary_form_keeps_the_hazy_photograph(photograph: np.ndarray) -
         ({"radius": 2.5}, "radius is 2.5"),
         ({"omega": 0.0}, "omega is 0.0; accepted: above 0 and up to 1"),
         ({"lowest_transmission": 1.5}, "lowest_transmission is 1.5"),
+        ({"exposure": 0.0}, "exposure is 0.0"),
     ],
 )
 def test_bad_options_of_the_dark_channel_prior(option: dict[str, float], message: str) -> None:

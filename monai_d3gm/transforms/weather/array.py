@@ -111,6 +111,8 @@ class DarkChannelPrior(Transform):
         radius: of the boxes in which something dark is expected, in pixels, 1 or more.
         omega: share of the haze that is taken off, above 0 and up to 1.
         lowest_transmission: bound on the transmission, above 0 and up to 1.
+        exposure: the mean of a photograph to be expected, above 0 and up to 1, to which the estimate is brought
+            halfway; None leaves it as it is.
 
     Raises:
         ValueError: an argument is out of range.
@@ -119,13 +121,16 @@ class DarkChannelPrior(Transform):
     torch.Size([3, 16, 24])
     """
 
-    def __init__(self, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1) -> None:
+    def __init__(
+        self, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1, exposure: float | None = None
+    ) -> None:
         if isinstance(radius, bool) or not isinstance(radius, int) or radius < 1:
             raise ValueError(f"radius is {radius!r}; accepted: an integer of at least 1.")
-        for name, value in {"omega": omega, "lowest_transmission": lowest_transmission}.items():
-            if not 0 < value <= 1:
+        shares = {"omega": omega, "lowest_transmission": lowest_transmission, "exposure": exposure}
+        for name, value in shares.items():
+            if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} is {value}; accepted: above 0 and up to 1.")
-        self.radius, self.omega, self.lowest_transmission = radius, omega, lowest_transmission
+        self.options: dict[str, Any] = {"radius": radius, **shares}
 
     def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
         """Return the estimate, float32 (3, H, W); it is not clipped.
@@ -136,6 +141,5 @@ class DarkChannelPrior(Transform):
         Raises:
             ValueError: ``img`` has another shape, or values outside [0, 1].
         """
-        image = _checked_photograph(img)
-        estimate = functional.dark_channel_prior(image, self.radius, self.omega, self.lowest_transmission)
+        estimate = functional.dark_channel_prior(_checked_photograph(img), **self.options)
         return torch.from_numpy(estimate)

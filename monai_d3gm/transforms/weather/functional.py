@@ -49,6 +49,7 @@ Image = NDArray[np.float32]
 
 _KINDS_OF_STREAK = 3
 _DARKEST_AIRLIGHT = 0.05
+_DARKEST_MEAN = 0.02
 _BRIGHTEST = 0.001
 
 
@@ -299,20 +300,27 @@ def guided_filter(guide: Image, image: Image, radius: int, epsilon: float) -> Im
 
 
 def dark_channel_prior(
-    image: Image, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1
+    image: Image,
+    radius: int = 7,
+    omega: float = 0.95,
+    lowest_transmission: float = 0.1,
+    exposure: float | None = None,
 ) -> Image:
     """Take haze off a photograph (3, H, W) by the dark channel prior (He, Sun and Tang, CVPR 2009).
 
     Where there is no haze, some pixel near by is dark in some channel. So the airlight A is the mean of the pixels with
     the brightest thousandth of dark channels, and t = 1 - omega dark(I / A), with dark the minimum over the channels
     and a box of 2 ``radius`` + 1 pixels; t is refined by the guided filter (radius 60, epsilon 1e-4) that its authors
-    put in place of matting in 2010; J = (I - A) / max(t, lowest_transmission) + A.
+    put in place of matting in 2010; J = (I - A) / max(t, lowest_transmission) + A. With homogeneous haze A and t are
+    told apart by how bright the scene is, so that J's exposure is uncertain: with ``exposure``, J is multiplied by
+    sqrt(exposure / mean J), halfway between the mean that was found and the one that photographs have.
 
     Args:
         image: I, in [0, 1].
         radius: of the boxes in which something dark is expected, in pixels.
         omega: share of the haze that is taken off.
         lowest_transmission: bound on t, which bounds how much noise is amplified.
+        exposure: the mean of a photograph to be expected, from 0 to 1; None leaves J as it is.
 
     Returns:
         J, like ``image``. It is not clipped: where t is taken for too small it leaves [0, 1].
@@ -332,4 +340,7 @@ def dark_channel_prior(
     brightest = np.argpartition(channel.ravel(), -count)[-count:]
     airlight = np.maximum(image.reshape(3, -1)[:, brightest].mean(axis=1), np.float32(_DARKEST_AIRLIGHT))[:, None, None]
     t = guided_filter(image.mean(axis=0), 1 - np.float32(omega) * dark(image / airlight), radius=60, epsilon=1e-4)
-    return (image - airlight) / np.maximum(t, np.float32(lowest_transmission)) + airlight
+    clear = (image - airlight) / np.maximum(t, np.float32(lowest_transmission)) + airlight
+    if exposure is None:
+        return clear
+    return clear * np.sqrt(np.float32(exposure) / max(clear.mean(), np.float32(_DARKEST_MEAN)))
