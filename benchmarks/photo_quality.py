@@ -102,6 +102,12 @@ def photographs(bundle: str, files: Sequence[Path], amount: float, seed: int) ->
     return ImageDataset(files, WEATHER[bundle]((amount, amount)), seed, estimate)
 
 
+def middle(image: torch.Tensor, extent: int) -> torch.Tensor:
+    """The middle of an image (C, H, W)."""
+    rows, columns = (max(size - extent, 0) // 2 for size in image.shape[1:])
+    return image[:, rows : rows + extent, columns : columns + extent]
+
+
 def _restore(
     item: dict[str, Any], bundle: str, models: dict[str, Any], options: dict[str, Any], samples: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from monai.bundle import ConfigParser
-from photo_quality import DEVELOPMENT, WEATHER, photographs
+from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
@@ -114,7 +113,7 @@ def _evaluate(network: Any, scheduler: Any, arguments: argparse.Namespace) -> An
         inferer = RestorationInferer(scheduler, **options, **chosen)
         for index in range(len(dataset)):
             item = dataset[index]
-            mu, truth = (_middle(item[name], arguments.crop) for name in ("mu", "reference"))
+            mu, truth = (middle(item[name], arguments.crop) for name in ("mu", "reference"))
             mean, std = inferer.moments(mu[None], network, items=[item["key"]])
             image, reference = (np.ascontiguousarray(x.movedim(0, -1).numpy()) for x in (mean[0].clamp(0, 1), truth))
             found = evaluate_photograph(image, reference) | photograph_detail(image, reference)
@@ -122,12 +121,6 @@ def _evaluate(network: Any, scheduler: Any, arguments: argparse.Namespace) -> An
             for name, value in found.items():
                 figures.setdefault(name, {})[item["key"]] = [value]
         yield setting, {name: summarise(values).mean for name, values in figures.items()}
-
-
-def _middle(image: torch.Tensor, extent: int) -> torch.Tensor:
-    """The middle of an image (C, H, W)."""
-    rows, columns = ((size - extent) // 2 for size in image.shape[1:])
-    return image[:, rows : rows + extent, columns : columns + extent]
 
 
 def _print(rows: list[dict[str, Any]], markdown: bool) -> None:

@@ -35,7 +35,7 @@ import torch
 from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
-from photo_quality import DEVELOPMENT, WEATHER, photographs
+from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--dataset-dir", type=Path, help="by default mri or photos in $D3GM_DATA")
     parser.add_argument("--split", choices=SUBJECTS, default="development")
     parser.add_argument("--photographs", nargs="+", default=DEVELOPMENT, help="names without suffix, for rain and haze")
+    parser.add_argument("--crop", type=int, default=256, help="extent of the middle that is taken of photographs")
     parser.add_argument("--only", default="", help="regular expression: the volumes whose names it is found in")
     parser.add_argument("--condition", type=float, default=4.0, help="acceleration, factor or amount")
     parser.add_argument("--slices", type=int, default=1, help="slices of each volume")
@@ -153,8 +154,9 @@ def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
         folder = arguments.dataset_dir or data / "photos"
         files = [folder / f"{name}.png" for name in arguments.photographs]
         for item in photographs(arguments.bundle, files, arguments.condition, arguments.seed):
-            truth = item["reference"].movedim(0, -1).numpy()
-            yield Case(item["key"].split(":")[0], item["mu"][None], None, [item["key"]], [truth], None)
+            mu, truth = (middle(item[name], arguments.crop) for name in ("mu", "reference"))
+            truths = [np.ascontiguousarray(truth.movedim(0, -1).numpy())]
+            yield Case(item["key"].split(":")[0], mu[None], None, [item["key"]], truths, None)
         return
     task = TASKS[arguments.bundle]
     files = volume_files(arguments.dataset_dir or data / "mri", arguments.split, arguments.only)
