@@ -99,6 +99,8 @@ class SimulatedWeatherDataset(TrainingDataset):
         crops: with an estimate, number of consecutive items that are cut from one photograph in one weather.
         augment: with an estimate, MONAI's random transform of a clean photograph, such as a ``Compose`` of
             ``RandZoom`` and ``RandAdjustContrast``, before the weather.
+        match_exposure: with an estimate, multiply it so that its mean is the clean photograph's. Haze leaves the
+            exposure open; what cannot be seen is then not learned by heart.
 
     Raises:
         ValueError: an argument is out of range, or a photograph cannot be used.
@@ -119,13 +121,18 @@ class SimulatedWeatherDataset(TrainingDataset):
         estimate: Estimate | None = None,
         crops: int = 1,
         augment: Compose | None = None,
+        match_exposure: bool = False,
     ) -> None:
         if not photographs:
             raise ValueError("photographs is empty; accepted: at least one file.")
         super().__init__(length, seed, crop=crop, crops=crops)
-        if estimate is None and (crops > 1 or augment is not None):
-            raise ValueError(f"crops is {crops}, augment {augment} and there is no estimate; accepted: 1 and None.")
-        self.weather, self.crop, self.estimate, self.crops, self.augment = weather, crop, estimate, crops, augment
+        if estimate is None and (crops > 1 or augment is not None or match_exposure):
+            raise ValueError(
+                f"crops is {crops}, augment {augment}, match_exposure {match_exposure} and there is no estimate; "
+                "accepted: 1, None and False."
+            )
+        self.weather, self.crop, self.estimate, self.crops = weather, crop, estimate, crops
+        self.augment, self.match_exposure = augment, match_exposure
         self._last: tuple[int, _Scene] | None = None
         self.files = [Path(path) for path in photographs]
         self._clean = {path: read_image(path).data for path in dict.fromkeys(self.files)}
@@ -159,7 +166,10 @@ class SimulatedWeatherDataset(TrainingDataset):
             if self.augment is not None:
                 self.augment.set_random_state(int(rng.integers(2**32)))
                 clean = np.clip(np.asarray(self.augment(clean), dtype=np.float32), 0, 1)
-            self._last = number, _Scene(path, clean, estimate(self.weather(clean, rng)).numpy())
+            estimated = estimate(self.weather(clean, rng)).numpy()
+            if self.match_exposure:
+                estimated = estimated * (clean.mean() / np.maximum(estimated.mean(), np.float32(1e-3)))
+            self._last = number, _Scene(path, clean, estimated)
         return self._last[1]
 
 

@@ -267,8 +267,20 @@ def test_training_crops_are_cut_from_estimates_of_whole_photographs(tmp_path: Pa
     for i in (6, 1):
         for name in ("image", "mu"):
             np.testing.assert_array_equal(again[i][name], items[i][name])
-    with pytest.raises(ValueError, match="crops is 4, augment None and there is no estimate; accepted: 1 and None"):
+    with pytest.raises(ValueError, match="crops is 4, augment None, match_exposure False and there is no estimate"):
         SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze(), crop=32, crops=4)
+
+
+def test_the_exposure_of_estimates_can_be_the_clean_photographs() -> None:
+    files = bundled_photographs(["chelsea.png"])
+    options = {"crop": 300, "estimate": lambda x: 0.5 * x, "crops": 1}
+    plain, matched = (
+        SimulatedWeatherDataset(files, 4, SimulateHaze((0, 0)), 0, match_exposure=match, **options)[1]
+        for match in (False, True)
+    )
+    ratio = matched["mu"] / plain["mu"]
+    assert float(ratio.std()) < 1e-5 and 1.5 < float(ratio.mean()) < 2  # thin haze brightens a little
+    np.testing.assert_array_equal(matched["image"], plain["image"])
 
 
 def test_the_augmentation_is_of_the_clean_photograph_and_goes_by_seed_and_index(tmp_path: Path) -> None:
