@@ -2,15 +2,17 @@
 
     python benchmarks/comparison_tables.py benchmarks/compare/results/derain.json --report docs/reports/derain
 
-Of the figures it prints those that the settings are chosen by, SSIM and the spread. ``--report`` writes the page, which
-has all of them, and its plots anew into a folder.
+Of the figures it prints those that the settings are chosen by, SSIM and the spread; where the data are graded, one
+table of all grades. ``--report`` writes the page, which has all figures, and its plots anew into a folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from monai_d3gm.comparison.evaluation import FIGURES
 from monai_d3gm.comparison.report import final_table, verdicts, write_report
@@ -25,16 +27,39 @@ def main() -> None:
     parser.add_argument("--report", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
-    for condition in results["experiment"]["final"]:
-        for criterion in results["experiment"].get("criteria", ["psnr", "crps"]):
-            table = final_table(results, condition, criterion)
-            titles = ["method", "setting", *(FIGURES[name] for name in SHOWN)]
-            rows = [{title: row.get(title, "") for title in titles} for row in table]
-            print(f"\n{condition}, settings chosen by {criterion.upper()}:\n\n{format_table(rows, markdown=True)}\n")
-            print("\n".join(f"- {sentence}" for sentence in verdicts(results, condition, criterion)))
+    graded = any("x" in entry for entry in results["experiment"]["final"].values())
+    for criterion in results["experiment"].get("criteria", ["psnr", "crps"]):
+        if graded:
+            print(f"\n{FIGURES[criterion]}, settings chosen by it:\n")
+            print(format_table(grades(results, criterion), markdown=True))
+        for condition in results["experiment"]["final"]:
+            if not graded:
+                rows = [
+                    {title: row.get(title, "") for title in titles()}
+                    for row in final_table(results, condition, criterion)
+                ]
+                print(
+                    f"\n{condition}, settings chosen by {criterion.upper()}:\n\n{format_table(rows, markdown=True)}\n"
+                )
+            print("\n".join(f"- {condition}: {sentence}" for sentence in verdicts(results, condition, criterion)))
     if arguments.report:
         arguments.report.mkdir(parents=True, exist_ok=True)
         write_report(results, arguments.report)
+
+
+def titles() -> list[str]:
+    """The columns of a table of methods."""
+    return ["method", "setting", *(FIGURES[name] for name in SHOWN)]
+
+
+def grades(results: Mapping[str, Any], criterion: str) -> list[dict[str, str]]:
+    """A row for each condition: the figure of each method; one that coincides with another is left out."""
+    rows = []
+    for condition in results["experiment"]["final"]:
+        table = final_table(results, condition, criterion)
+        cells = {row["method"]: row.get(FIGURES[criterion], "") for row in table if "(the same as" not in row["method"]}
+        rows.append({"data": condition, **cells})
+    return rows
 
 
 if __name__ == "__main__":
