@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import runpy
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from monai_d3gm.networks.nets import ConditionalNAFNet
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 BUNDLE = BUNDLES / "mri_recon"
+PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python")
 SMALL = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
 
 
@@ -120,3 +123,13 @@ def monai_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[
         return Run(status, out, err)
 
     return command
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from monai_d3gm.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, *PROCESSES, sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

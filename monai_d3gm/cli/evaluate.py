@@ -19,6 +19,7 @@ from monai_d3gm.cli.options import (
     given_options,
     make_workflow,
     prepare,
+    read_json,
 )
 from monai_d3gm.cli.shards import Shard
 
@@ -55,7 +56,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with before_anything():
         prepare(root, _CONFIG, settings, source)
         if shard.size > 1:
-            settings |= {"inputs": shard.part(_files(root, source, shard.size))}
+            settings |= _part(root, source, shard)
             settings |= {} if shard.first else {"progress": False}
     with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()) as printed:
         output = Path(arguments.output or temporary).absolute()
@@ -73,18 +74,20 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _files(root: Path, folder: Path, processes: int) -> list[Path]:
-    """The files of a folder that several processes can share."""
+def _part(root: Path, folder: Path, shard: Shard) -> dict[str, Any]:
+    """The settings that give this process its part of a folder: the bundle's own, or its files."""
     from monai_d3gm.data.inputs import find_units
 
+    if "world_size" in read_json(root / "configs" / _CONFIG):
+        return {"rank": shard.rank, "world_size": shard.size}
     units, _ = find_units(folder, accepted_kinds(root, _CONFIG))
     files = [unit.files for unit in units if unit.relative.parent == Path()]
-    if len(files) < processes or any(len(each) > 1 for each in files):
+    if len(files) < shard.size or any(len(each) > 1 for each in files):
         raise BundleError(
-            f"{folder} cannot be shared by {processes} processes; accepted: a folder with a file at least for each of "
+            f"{folder} cannot be shared by {shard.size} processes; accepted: a folder with a file at least for each of "
             "them, and no DICOM series."
         )
-    return [file for (file,) in files]
+    return {"inputs": shard.part([file for (file,) in files])}
 
 
 def _run(root: Path, settings: dict[str, Any], shard: Shard) -> None:

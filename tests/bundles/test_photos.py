@@ -13,7 +13,7 @@ import tifffile
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 from PIL import Image
-from small_bundle import SMALL, Run, logging_kept
+from small_bundle import SMALL, Run, content, logging_kept, two_processes
 
 from monai_d3gm.cli.main import main
 from monai_d3gm.data import bundled_photographs, read_image, write_image
@@ -138,6 +138,21 @@ def test_evaluate_takes_pairs_and_the_dial(
     (tmp_path / "pairs" / "norain" / "x.png").rename(tmp_path / "pairs" / "norain" / "y.png")
     run = monai_bundle("run", "--config_file", config, "--dataset_dir", tmp_path / "pairs", "--output_dir", tmp_path)
     assert run.status == 1 and "x.png has no partner" in run.err and "y.png has no partner" in run.err
+
+
+def test_two_processes_evaluate_as_one(photo_bundle: Path, tmp_path: Path) -> None:
+    """Clean photographs and pairs alike are shared, and the report has the same bytes."""
+    for name in ("x", "y", "z"):
+        for part, image in (("rain", COFFEE**2), ("norain", COFFEE)):
+            (tmp_path / "pairs" / part).mkdir(parents=True, exist_ok=True)
+            write_image(tmp_path / "pairs" / part / f"{name}.png", image)
+    fast = ["--steps", "1", "--samples", "1", "--no-progress"]
+    for source, options in ((tmp_path / "pairs" / "norain", ["--synthetic"]), (tmp_path / "pairs", [])):
+        one, two = (tmp_path / f"{source.name}_{count}" for count in ("one", "two"))
+        shared = two_processes("evaluate", photo_bundle, source, two, *fast, *options)
+        assert shared.returncode == 0, shared.stderr
+        assert main(["evaluate", str(photo_bundle), str(source), str(one), *fast, *options]) == 0
+        assert content(two) == content(one) and set(content(two)) == {"metrics.json"}
 
 
 def test_the_command_line_names_pairs_by_patterns(

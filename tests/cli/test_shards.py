@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from small_bundle import magnitude, write_nifti
+from small_bundle import content, magnitude, two_processes, write_nifti
 
 from monai_d3gm.bundle import BundleError
 from monai_d3gm.cli.main import main
 from monai_d3gm.cli.shards import Shard
 
 FAST = ("--steps", "1", "--samples", "1", "--no-baseline", "--no-progress")
-PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python")
 
 
 @pytest.fixture
@@ -25,16 +21,6 @@ def volumes(tmp_path: Path) -> Path:
     for subject in ("01", "02", "03"):
         write_nifti(folder / f"sub-{subject}_T1w.nii.gz", magnitude(slices=2) * int(subject))
     return folder
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from monai_d3gm.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, *PROCESSES, sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.parametrize("command", ["restore", "evaluate"])
