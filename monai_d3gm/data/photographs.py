@@ -166,6 +166,9 @@ class SimulatedWeatherDataset(TrainingDataset):
             if self.augment is not None:
                 self.augment.set_random_state(int(rng.integers(2**32)))
                 clean = np.clip(np.asarray(self.augment(clean), dtype=np.float32), 0, 1)
+                if min(clean.shape[1:]) < self.crop:
+                    extent = f"{clean.shape[2]} x {clean.shape[1]}"
+                    raise ValueError(f"{path}: augment leaves {extent} pixels; accepted: from crop, {self.crop}, up.")
             estimated = estimate(self.weather(clean, rng)).numpy()
             if self.match_exposure:
                 estimated = estimated * (clean.mean() / np.maximum(estimated.mean(), np.float32(1e-3)))

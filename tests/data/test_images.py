@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from monai.transforms import Compose, RandScaleIntensity
+from monai.transforms import Compose, RandScaleIntensity, RandZoom
 from PIL import Image
 
 from monai_d3gm.data import (
@@ -298,6 +298,9 @@ def test_the_augmentation_is_of_the_clean_photograph_and_goes_by_seed_and_index(
     assert all(float(image.std()) < 1e-6 for image in images) and all(0.5 <= gain <= 1 for gain in gains)
     assert len({round(gain, 6) for gain in gains}) == 4  # two items of each photograph
     assert torch.equal(images[5], drawn(5))
+    small = Compose([RandZoom(min_zoom=0.5, max_zoom=0.5, prob=1.0, keep_size=False)])
+    with pytest.raises(ValueError, match="flat.png: augment leaves 20 x 20 pixels; accepted: from crop, 32, up"):
+        SimulatedWeatherDataset([tmp_path / "flat.png"], 8, SimulateHaze(), 0, 32, lambda x: x, 2, small)[0]
 
 
 def test_crops_of_pairs_are_cut_from_estimates_of_whole_photographs() -> None:
