@@ -260,6 +260,8 @@ class RestorationEvaluator(SupervisedEvaluator):
         number = batchdata["volume"][0]
         for index in range(len(mu)):
             self._slices.append({name: _in_file(image[index], batchdata, index) for name, image in images.items()})
+        images.clear()  # what is not returned is not to lie beside its copies
+        del std
         self._bar.update(len(mu))
         if len(self._slices) == len(self.volumes[number].slices):
             self._finish(self.volumes[number])
@@ -267,12 +269,17 @@ class RestorationEvaluator(SupervisedEvaluator):
 
     def _finish(self, source: InputVolume) -> None:
         """Give the volume to the handlers."""
-        stacks = {name: np.stack([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
+        stacks = {name: _stacked([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
         residual = np.array(self._residuals, dtype=np.float32) if self._residuals else None
         self._slices, self._residuals = [], []
         std, reference = stacks.pop("std", None), stacks.pop("reference", None)
         self.state.volume = RestoredVolume(source, stacks, std, reference, residual)
         self.fire_event(RestorationEvents.VOLUME_COMPLETED)
+
+
+def _stacked(images: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Images as one array, without a copy of a single one, which may be large."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def _in_file(image: Tensor, batch: Mapping[str, Any], index: int) -> NDArray[np.float32]:
