@@ -1,9 +1,9 @@
 """The tables and the verdicts of a comparison in Markdown, from the ``results.json`` that ``d3gm compare`` has written.
 
-    python benchmarks/comparison_tables.py benchmarks/compare/results/derain.json --report docs/reports/derain
+    python benchmarks/comparison_tables.py benchmarks/compare/results/derain.json
 
 Of the figures it prints those that the settings are chosen by, SSIM and the spread; where the data are graded, one
-table of all grades. ``--report`` writes the page, which has all figures, and its plots anew into a folder.
+table of all grades. The pages with all figures are written when the documentation is built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_d3gm.comparison.evaluation import FIGURES
-from monai_d3gm.comparison.report import final_table, verdicts, write_report
+from monai_d3gm.comparison.report import final_table, verdicts
 from monai_d3gm.metrics import format_table
 
 SHOWN = ("psnr", "ssim", "crps", "spread")
@@ -24,7 +24,6 @@ SHOWN = ("psnr", "ssim", "crps", "spread")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--report", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
     graded = any("x" in entry for entry in results["experiment"]["final"].values())
@@ -42,9 +41,6 @@ def main() -> None:
                     f"\n{condition}, settings chosen by {criterion.upper()}:\n\n{format_table(rows, markdown=True)}\n"
                 )
             print("\n".join(f"- {condition}: {sentence}" for sentence in verdicts(results, condition, criterion)))
-    if arguments.report:
-        arguments.report.mkdir(parents=True, exist_ok=True)
-        write_report(results, arguments.report)
 
 
 def titles() -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import monai_d3gm
+from monai_d3gm.comparison.report import write_report
 
 project = "monai_d3gm"
 author = "The monai_d3gm contributors"
@@ -45,6 +48,16 @@ def escape_mathematics(app: Any, what: str, name: str, obj: Any, options: Any, l
         lines[index] = "".join(parts)
 
 
+def write_reports(app: Any) -> None:
+    """The pages and plots of `comparisons.md`, from the results in the repository, into ``reports``."""
+    folder = Path(app.srcdir)
+    for results in sorted((folder.parent / "benchmarks" / "compare" / "results").glob("*.json")):
+        output = folder / "reports" / results.stem
+        output.mkdir(parents=True, exist_ok=True)
+        write_report(json.loads(results.read_text(encoding="utf-8")), output)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.connect("builder-inited", write_reports)
     app.connect("autodoc-process-docstring", escape_mathematics)
