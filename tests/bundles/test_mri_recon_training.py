@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from small_bundle import BUNDLE, SMALL, Run, magnitude, write_nifti
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -214,6 +215,21 @@ def test_the_regression_of_the_benchmark(volumes: Path, tmp_path: Path, monai_bu
     assert last(output)["trainer"]["iteration"] == 2
     small_network(in_channels=2).load_state_dict(last(output)["ema"], strict=True)
     assert len(scalars(output, "train_loss")) == 2
+
+
+@pytest.mark.parametrize("bundle", ["mri_recon", "mri_sr", "derain", "dehaze"])
+@pytest.mark.parametrize(
+    ("device", "capability", "dtype"),
+    [("cpu", "AVX2", None), ("cpu", "AVX512", "bfloat16"), ("cuda:0", "AVX2", "bfloat16")],
+)
+def test_bfloat16_is_for_devices_that_compute_in_it(
+    bundle: str, device: str, capability: str, dtype: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "bundles" / bundle / "configs" / "train.json"))
+    parser["device"] = device
+    assert parser.get_parsed_content("amp") == dtype
 
 
 BAD_ARGUMENTS: dict[str, tuple[dict[str, object], list[str]]] = {
