@@ -146,7 +146,7 @@ def _over_subjects(summary: Summary) -> str:
 
 def _judged(reference: str, method: str, gain: float, half: float, subjects: Summary) -> str:
     if math.isnan(half):
-        return "one seed, no interval"
+        return "no interval over seeds"
     outside = subjects.interval is None or subjects.interval[0] * subjects.interval[1] > 0
     if abs(gain) <= half or not outside:
         return "no difference beyond the intervals"
