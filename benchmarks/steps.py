@@ -4,11 +4,12 @@
     python benchmarks/steps.py search mri_recon --condition 8 --split calibration --output search_8x.json
 
 ``curve`` runs each of the samplers below with each number of ``--evaluations``; ``search`` runs all combinations of
-``--orders``, ``--etas``, ``--t-firsts`` and ``--t-mins`` on the rho grid with each number of evaluations. Everything is
-judged against the ``--reference``, by default the exact posterior with 100 evaluations on the rho grid, on the same
-slices, measurements and seeds, by what one sample shows: a sampler is worth it where PSNR is lower by at most 0.05 dB
-and SSIM by at most 0.002, the standard deviation over samples is within 10 %, and the radial power spectrum within
-0.5 dB in every band. ``excess`` is the largest of the four in units of its tolerance: 1 or less is accepted.
+``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins`` and ``--grid-powers`` on the rho
+grid with each number of evaluations. Everything is judged against the ``--reference``, by default the exact posterior
+with 100 evaluations on the rho grid, on the same slices, measurements and seeds, by what a sample shows: a sampler is
+worth it where PSNR is lower by at most 0.05 dB and SSIM by at most 0.002, the standard deviation over samples is within
+10 %, and the radial power spectrum within 0.5 dB in every band. ``excess`` is the largest of the four in units of its
+tolerance: 1 or less is accepted.
 
 ``--exact N`` adds, for samplers without noise, the root mean square distance of the first sample to the solution of the
 probability-flow equation with N evaluations of order 3 from the same state.
@@ -32,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_run, bundle_sampler, load_model, set_threads, write_result
+from common import SAMPLER, about_run, bundle_sampler, load_model, set_threads, write_result
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
 from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
@@ -51,7 +52,7 @@ from monai_d3gm.metrics import (
 )
 from monai_d3gm.networks.checkpoint import weights_hash
 
-POSTERIOR: dict[str, Any] = {"order": 1, "eta": 1.0, "t_first": None, "t_min": 0.02}
+POSTERIOR: dict[str, Any] = {"order": 1, "eta": 1.0, "t_first": None, "t_min": 0.02, "grid_power": 1.0}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "exact posterior, rho": POSTERIOR,
     "exact posterior, t": {**POSTERIOR, "grid": "t"},
@@ -91,9 +92,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--evaluations", nargs="+", type=int, help="1 2 3 5 10 20 100, or for a search 3 4 5")
     parser.add_argument("--orders", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--etas", nargs="+", type=float, default=[0.0, 0.5, 1.0])
+    parser.add_argument("--etas", nargs="+", type=json.loads, default=[0.0, 0.5, 1.0])
     parser.add_argument("--t-firsts", nargs="+", type=json.loads, default=[None, 0.4, 0.46, 0.55])
     parser.add_argument("--t-mins", nargs="+", type=float, default=[0.05, 0.1, 0.15])
+    parser.add_argument("--grid-powers", nargs="+", type=float, default=[1.0])
     parser.add_argument("--reference", type=json.loads, default=POSTERIOR | {"num_inference_steps": 100}, help="JSON")
     parser.add_argument("--exact", type=int, default=0, metavar="N", help="evaluations of the exact solution")
     parser.add_argument("--seed", type=int, default=0)
@@ -138,11 +140,12 @@ def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         kinds = {"the bundle's": own, **SAMPLERS}
         return {f"{name}: {n}": {**kind, "num_inference_steps": n} for name, kind in kinds.items() for n in counts}
     chosen = {f"the bundle's: {n}": {**own, "num_inference_steps": n} for n in counts}
-    grid = itertools.product(counts, arguments.orders, arguments.etas, arguments.t_firsts, arguments.t_mins)
-    for n, order, eta, t_first, t_min in grid:
-        if (eta > 0 and order > 2) or (t_first is not None and t_first <= t_min):
+    ranges = (arguments.orders, arguments.etas, arguments.t_firsts, arguments.t_mins, arguments.grid_powers)
+    for n, *values in itertools.product(counts, *ranges):
+        options = dict(zip(SAMPLER, values, strict=True))
+        noisy = options["eta"] != 0
+        if (noisy and options["order"] > 2) or (options["t_first"] or 1) <= options["t_min"]:
             continue
-        options = {"order": order, "eta": eta, "t_first": t_first, "t_min": t_min}
         name = ", ".join(f"{key} {value}" for key, value in options.items())
         chosen[f"{name}: {n}"] = {**options, "num_inference_steps": n}
     return chosen
@@ -193,22 +196,22 @@ def _exact(case: Case, network: Any, scheduler: Any, common: dict[str, Any], arg
 def _figures(
     case: Case, name: str, restore: RestorationInferer, network: Any, exact: Any, device: str
 ) -> Iterator[dict[str, Any]]:
-    """A row for each slice: figures of the first sample, and the spread of all."""
+    """A row for each slice: the mean over samples of what each one shows, and their spread."""
     samples = _restore(case, restore, network, device)
     for k, truth in enumerate(case.truths):
-        first, std = samples[0, k], samples[:, k].std(0, ddof=1 if len(samples) > 1 else 0)
-        row: dict[str, Any] = {"case": case.name, "slice": k, "sampler": name, "evaluations": len(restore.times) - 1}
+        shown, std = samples[:, k], samples[:, k].std(0, ddof=1 if len(samples) > 1 else 0)
         if truth.ndim == 3:
-            figures = evaluate_photograph(first, truth)
-            row |= {"psnr": figures["psnr/rgb/whole"], "ssim": figures["ssim/rgb/whole"]}
-            spectrum, inside = radial_power_spectrum(luma(first))[1], np.ones(truth.shape[:2], dtype=bool)
+            figures = [evaluate_photograph(image, truth) for image in shown]
+            kind, planes, inside = "rgb", [luma(image) for image in shown], np.ones(truth.shape[:2], dtype=bool)
         else:
-            figures = evaluate_images(first[None], truth[None], "slice")
-            row |= {"psnr": figures["psnr/slice/whole"], "ssim": figures["ssim/slice/whole"]}
-            spectrum, inside = radial_power_spectrum(first)[1], foreground_mask(truth)
-        row |= {"std": float(np.sqrt(np.mean(std[inside] ** 2))), "spectrum": spectrum.tolist()}
+            figures = [evaluate_images(image[None], truth[None], "slice") for image in shown]
+            kind, planes, inside = "slice", list(shown), foreground_mask(truth)
+        row: dict[str, Any] = {"case": case.name, "slice": k, "sampler": name, "evaluations": len(restore.times) - 1}
+        row |= {key: float(np.mean([each[f"{key}/{kind}/whole"] for each in figures])) for key in ("psnr", "ssim")}
+        row |= {"std": float(np.sqrt(np.mean(std[inside] ** 2)))}
+        row |= {"spectrum": np.mean([radial_power_spectrum(plane)[1] for plane in planes], axis=0).tolist()}
         if exact is not None:
-            row["distance"] = float(np.sqrt(np.mean((first - exact[k]) ** 2)))
+            row["distance"] = float(np.sqrt(np.mean((shown[0] - exact[k]) ** 2)))
         yield row
 
 

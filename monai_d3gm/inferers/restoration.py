@@ -34,7 +34,8 @@ class RestorationInferer(Inferer):
         scheduler: the process and its preconditioning.
         num_inference_steps: evaluations of the network for a sample.
         order: order of the exponential solver, 1 to 3 (at most 2 where ``eta`` > 0).
-        eta: 0 the probability-flow ODE, 1 the exact posterior.
+        eta: 0 the probability-flow ODE, 1 the exact posterior; two numbers, those of the first and of the last step,
+            between which it runs evenly.
         fidelity: from 0, full sampling, to 1, one evaluation at the start (the expected image). Between them sampling
             stops at rho = rho(first) + (1 - fidelity) (rho_end - rho(first)) and returns x0_hat there, with ``first``
             the start, or ``t_first`` where it is given: before that the state says nothing that mu does not.
@@ -52,6 +53,7 @@ class RestorationInferer(Inferer):
         grid: ``rho`` or ``t``.
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
         t_first: where the first step of the rho grid leads (`time_grid`); None spaces it as the others.
+        grid_power: of the rho grid's spacing: 1 uniform in rho, below 1 closer towards ``t_min``.
         start: time at which sampling starts; below 1 a call needs ``initial``.
         temperature: factor of all noise drawn.
         clip: range (lower, upper) to which x0_hat is clipped, or None.
@@ -75,7 +77,7 @@ class RestorationInferer(Inferer):
         scheduler: D3GMScheduler,
         num_inference_steps: int = 5,
         order: int = 2,
-        eta: float = 0.0,
+        eta: float | Sequence[float] = 0.0,
         fidelity: float = 0.0,
         num_samples: int = 1,
         roi_size: int | Sequence[int] | None = None,
@@ -88,6 +90,7 @@ class RestorationInferer(Inferer):
         grid: str = "rho",
         t_min: float = T_MIN,
         t_first: float | None = None,
+        grid_power: float = 1.0,
         start: float = 1.0,
         temperature: float = 1.0,
         clip: tuple[float, float] | None = None,
@@ -118,24 +121,24 @@ class RestorationInferer(Inferer):
         self.overlap = overlap
         self.start = start
         self.halve_on_out_of_memory = halve_on_out_of_memory
-        self.times = self._times(num_inference_steps, grid, start, t_min, t_first, fidelity)
+        spacing = {"grid": grid, "start": start, "t_first": t_first, "grid_power": grid_power}
+        self.times = self._times(num_inference_steps, t_min, fidelity, spacing)
         self.options: dict[str, Any] = {"solver": solver, "order": order, "eta": eta, "temperature": temperature}
         self.options |= {"seed": seed, "clip": clip}
 
-    def _times(
-        self, steps: int, grid: str, start: float, t_min: float, t_first: float | None, fidelity: float
-    ) -> list[float]:
+    def _times(self, steps: int, t_min: float, fidelity: float, spacing: dict[str, Any]) -> list[float]:
         """The decreasing times of a sample: the network is evaluated at all but the last, which is 0."""
+        start, t_first = spacing["start"], spacing["t_first"]
         if fidelity == 1:
             return [start, 0.0]
         process = self.scheduler.process
-        times = time_grid(process, steps, grid, start=start, t_min=t_min, t_first=t_first)
+        times = time_grid(process, steps, t_min=t_min, **spacing)
         if fidelity > 0 and steps > 1:
             first = t_first if t_first is not None else start
             known = first if torch.isfinite(process.rho(first)) else first - t_min
             rho = process.rho(torch.tensor([known, t_min], dtype=torch.float64))
             stop = float(process.time_of_rho(rho[0] + (1 - fidelity) * (rho[1] - rho[0])))
-            times = time_grid(process, steps, grid, start=start, t_min=stop, t_first=t_first)
+            times = time_grid(process, steps, t_min=stop, **spacing)
         return [float(t) for t in times]
 
     def __call__(  # type: ignore[override]

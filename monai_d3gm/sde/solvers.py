@@ -172,6 +172,7 @@ def time_grid(
     start: float = 1.0,
     t_min: float = T_MIN,
     t_first: float | None = None,
+    grid_power: float = 1.0,
 ) -> Tensor:
     """The times of a trajectory of ``steps`` evaluations, one at each time but the last.
 
@@ -179,7 +180,8 @@ def time_grid(
     ``t_min``, then 0. With ``t_first`` the first step leads from ``start`` straight to it, and the times are uniform in
     rho from there on: where the noise c / a lies far above the spread of ``x0 - mu``, the state says nothing of ``x0``,
     and evaluations between are spent for nothing. Where ``a(start) = 0`` (the bridge at ``t = 1``), rho is not finite
-    at ``start``, and ``t_first`` is ``start - t_min`` unless given.
+    at ``start``, and ``t_first`` is ``start - t_min`` unless given. With ``grid_power`` p the times have
+    ``rho = rho_first + (rho_last - rho_first) u^p`` for uniform u in [0, 1]: below 1 they lie closer towards ``t_min``.
 
     Args:
         process: gives rho.
@@ -188,6 +190,7 @@ def time_grid(
         start: the first time, in (0, 1].
         t_min: the last time but 0 of the ``rho`` grid, in (0, start).
         t_first: the second time of the ``rho`` grid, in (t_min, start); None spaces the first step as the others.
+        grid_power: of the ``rho`` grid's spacing, above 0; 1 is uniform.
 
     Returns:
         ``steps + 1`` decreasing times, float64 on the CPU: ``start`` first, 0 last.
@@ -205,6 +208,8 @@ def time_grid(
         raise ValueError(f"grid must be one of {', '.join(_GRIDS)}, got {grid!r}.")
     if not 0 < start <= 1:
         raise ValueError(f"start must lie in (0, 1], got {start!r}.")
+    if not (math.isfinite(grid_power) and grid_power > 0):
+        raise ValueError(f"grid_power must be a finite number above 0, got {grid_power!r}.")
     if grid == "t":
         return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
     if not 0 < t_min < start:
@@ -215,11 +220,11 @@ def time_grid(
     first = (start - t_min if t_first is None else t_first) if leap else start
     if not t_min < first:
         raise ValueError(f"t_min must lie below {start / 2} where rho(start) is infinite, got {t_min!r}.")
+    rho_first, rho_last = float(process.rho(first)), float(process.rho(t_min))
     # From the end, so that of two times one is t_min: linspace of one point is its first.
-    inner = torch.linspace(
-        float(process.rho(t_min)), float(process.rho(first)), steps - 1 if leap else steps, dtype=torch.float64
-    )
-    times = torch.cat([process.time_of_rho(inner).flip(0), torch.zeros(1, dtype=torch.float64)])
+    share = torch.linspace(1, 0, steps - 1 if leap else steps, dtype=torch.float64).flip(0) ** grid_power
+    inner = process.time_of_rho(rho_first + (rho_last - rho_first) * share)
+    times = torch.cat([inner, torch.zeros(1, dtype=torch.float64)])
     if leap:
         return torch.cat([torch.tensor([start], dtype=torch.float64), times])
     times[0] = start  # exactly, and for one evaluation in place of t_min
@@ -235,7 +240,7 @@ def sample(
     steps: int = 5,
     solver: str = "exponential",
     order: int = 2,
-    eta: float = 0.0,
+    eta: float | Sequence[float] = 0.0,
     temperature: float = 1.0,
     grid: str = "rho",
     times: Sequence[float] | Tensor | None = None,
@@ -262,7 +267,9 @@ def sample(
         steps: evaluations of the denoiser, at least 1.
         solver: name of one of :data:`SOLVERS`.
         order: of the exponential solver, 1 to 3; at most 2 where ``eta > 0``.
-        eta: share of noise in each step, at least 0: 0 the probability-flow equation, 1 the reverse equation.
+        eta: share of noise in each step, at least 0: 0 the probability-flow equation, 1 the reverse equation. Two
+            numbers are those of the first and of the last step that draws noise, and the others lie on the line
+            between: the equation has the marginals of the process for any eta that depends on time.
         temperature: multiplies all noise drawn, the initial state's too; at least 0.
         grid: ``rho`` or ``t``, see :func:`time_grid`.
         times: decreasing times in [0, 1], at least two, in place of ``steps``, ``grid`` and ``start``. If the last is
@@ -290,8 +297,10 @@ def sample(
     True
     """
     check_images(mu=mu)
-    step_of = _check_method(solver, order, eta, temperature, clip)
+    ends = tuple(eta) if isinstance(eta, Sequence) else (eta, eta)
+    step_of = _check_method(solver, order, ends, temperature, clip)
     moments = _resolve_times(process, steps, grid, times, start)
+    last = len(moments) - (3 if moments[-1] == 0 else 2)  # index of the last step that draws noise
     _check_start(moments[0], mu, state, initial)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed must be an integer, got {seed!r}.")
@@ -328,24 +337,29 @@ def sample(
             mean = a * x0_hat + b * condition
         else:
             predictions = [(t, x0_hat), *predictions]
-            mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=eta)
+            share = ends[0] + (ends[1] - ends[0]) * index / max(last, 1)
+            mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=share)
         x = noise(index).mul_(temperature * spread).add_(mean) if temperature * spread > 0 else mean
         predictions = predictions[: order - 1]
         del mean, x0_hat  # what is not needed for the next evaluation is not kept through it
     return x.to(mu.dtype)
 
 
-def _check_method(solver: str, order: int, eta: float, temperature: float, clip: tuple[float, float] | None) -> Solver:
+def _check_method(
+    solver: str, order: int, eta: tuple[float, ...], temperature: float, clip: tuple[float, float] | None
+) -> Solver:
     """The solver of that name, the options checked."""
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}.")
     if order not in range(1, _MAX_ORDER + 1):
         raise ValueError(f"order must be 1, 2 or 3, got {order!r}.")
-    for name, value in (("eta", eta), ("temperature", temperature)):
+    if len(eta) != 2:
+        raise ValueError(f"eta must be a number, or those of the first and of the last step, got {eta}.")
+    for name, value in (("eta", eta[0]), ("eta", eta[1]), ("temperature", temperature)):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}.")
-    if solver == "exponential" and eta > 0 and order > 2:
-        raise ValueError(f"order must be at most 2 where eta > 0, got order {order} with eta {eta}.")
+    if solver == "exponential" and max(eta) > 0 and order > 2:
+        raise ValueError(f"order must be at most 2 where eta > 0, got order {order} with eta {max(eta)}.")
     if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
         raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}.")
     return SOLVERS[solver]

@@ -120,10 +120,10 @@ def test_euler_maruyama_converges_with_slope_one(process: DiffusionProcess) -> N
 @pytest.mark.parametrize(
     ("solver", "order", "eta"),
     [("exponential", 1, 0.0), ("exponential", 3, 0.0), ("exponential", 1, 1.0), ("exponential", 2, 1.0),
-     ("exponential", 2, 0.5), ("euler_maruyama", 1, 1.0)],
+     ("exponential", 2, 0.5), ("exponential", 2, (0.0, 1.5)), ("euler_maruyama", 1, 1.0)],
 )  # fmt: skip
 def test_samples_have_the_mean_and_variance_of_the_data(
-    process: DiffusionProcess, solver: str, order: int, eta: float
+    process: DiffusionProcess, solver: str, order: int, eta: float | tuple[float, float]
 ) -> None:
     problem = GaussianProblem(process)
     mu = torch.full((1, 40_000), 0.5, dtype=torch.float64)
@@ -144,6 +144,29 @@ def test_sampling_from_the_prior_reproduces_the_data(process: DiffusionProcess) 
     x = sample(problem.denoiser, mu, process, steps=100, eta=1.0, order=1)
     assert float(x.mean()) == pytest.approx(0.8, abs=0.003)
     assert float(x.std()) == pytest.approx(0.1, rel=0.06)
+
+
+@open_process
+def test_two_numbers_of_eta_are_those_of_the_first_and_of_the_last_step(process: DiffusionProcess) -> None:
+    mu, denoiser = images(), GaussianProblem(process).denoiser
+    times = [0.9, 0.7, 0.5, 0.3, 0.1, 0.0]
+    state, predictions = mu, []
+    for index, (t, s) in enumerate(zip(times[:-2], times[1:-1], strict=True)):
+        predictions = [(t, denoiser(state, mu, t)), *predictions[:1]]
+        state, std = exponential(process, state, mu, t, s, predictions, order=2, eta=[0.3, 0.7, 1.1, 1.5][index])
+        assert std > 0
+    by_hand = denoiser(state, mu, 0.1)
+    denoised = sample(denoiser, mu, process, times=times, state=mu, start=0.9, eta=(0.3, 1.5))
+    quiet = sample(denoiser, mu, process, times=times, state=mu, start=0.9, eta=(0.3, 1.5), temperature=0.0)
+    assert torch.allclose(quiet, by_hand, rtol=1e-12)
+    assert not torch.allclose(denoised, by_hand, rtol=1e-3)
+    for eta in (0.0, 0.5):
+        same = [sample(denoiser, mu, process, steps=4, eta=value) for value in (eta, (eta, eta))]
+        assert torch.equal(*same)
+    single = [
+        sample(denoiser, mu, process, times=[0.9, 0.4], state=mu, start=0.9, eta=eta) for eta in (0.5, [0.5, 2.0])
+    ]
+    assert torch.equal(*single)
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.05, 0.1])
@@ -297,6 +320,17 @@ def test_rho_grid(process: DiffusionProcess) -> None:
 
 
 @every_process
+@pytest.mark.parametrize("power", [0.5, 0.9, 2.0])
+def test_power_of_the_rho_grid(process: DiffusionProcess, power: float) -> None:
+    """In shares of the way from the first rho to the last, the times lie at (k / n)^power."""
+    times = time_grid(process, 6, t_first=0.6, t_min=0.1, grid_power=power)
+    rho = process.rho(times[1:6])
+    shares = (rho - rho[0]) / (rho[-1] - rho[0])
+    assert shares.tolist() == pytest.approx([(k / 4) ** power for k in range(5)], abs=1e-9)
+    assert times[0] == 1 and times[-1] == 0 and float(times[-2]) == pytest.approx(0.1)
+
+
+@every_process
 def test_one_evaluation_is_the_conditional_mean(process: DiffusionProcess) -> None:
     # One evaluation at t = 1 with temperature 0 returns E[x0 | mu] (the residual is 0 there), whatever the process
     problem, mu = GaussianProblem(process), images()
@@ -446,6 +480,9 @@ def test_no_gradients_and_inputs_left_alone() -> None:
         ({"order": 3, "eta": 0.5}, "order must be at most 2 where eta > 0"),
         ({"eta": -0.1}, "eta must be"),
         ({"eta": math.nan}, "eta must be"),
+        ({"eta": (0.0, -1.0)}, "eta must be"),
+        ({"eta": (0.0, 0.5, 1.0)}, "eta must be a number, or those of the first and of the last step"),
+        ({"eta": (0.0, 1.0), "order": 3}, "order must be at most 2 where eta > 0"),
         ({"temperature": -1.0}, "temperature must be"),
         ({"clip": (1.0, 0.0)}, "clip must be"),
         ({"start": 0.0, "initial": images()}, "start must lie in"),
@@ -490,6 +527,12 @@ def test_bad_mu(mu: torch.Tensor, message: str) -> None:
 def test_denoiser_of_another_shape() -> None:
     with pytest.raises(ValueError, match="denoiser must return the shape of x_t"):
         sample(lambda x, mu, t: mu[:, :, :1], images(), D3GMProcess())
+
+
+@pytest.mark.parametrize("power", [0.0, -1.0, math.inf, math.nan])
+def test_bad_grid_power(power: float) -> None:
+    with pytest.raises(ValueError, match="grid_power must be a finite number above 0"):
+        time_grid(D3GMProcess(), 3, grid_power=power)
 
 
 @pytest.mark.parametrize("t_min", [0.0, 0.5, 0.9, math.nan])
