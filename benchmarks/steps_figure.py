@@ -1,0 +1,86 @@
+"""The curves of ``steps.py curve`` as one picture and one table: a row for each bundle.
+
+    python benchmarks/steps_figure.py benchmarks/*/results/curve_*.json --output docs/images/steps.png
+
+Columns: PSNR and SSIM of a sample less the reference's, the standard deviation over samples over the reference's, the
+largest difference of the radial power spectrum. Grey is where a sampler is accepted. Values beyond an axis are drawn at
+its edge. The table, in Markdown, has the figures at each number of evaluations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from monai_d3gm.data.files import atomic_path
+from monai_d3gm.metrics import format_table
+
+# key of the table's lines: (title, limits of the axis, what is accepted)
+PANELS: dict[str, tuple[str, tuple[float, float], tuple[float, float]]] = {
+    "PSNR (dB)": ("PSNR, dB", (-2, 3), (-0.05, 9)),
+    "SSIM": ("SSIM", (-0.2, 0.1), (-0.002, 9)),
+    "std x": ("standard deviation, ratio", (0, 1.6), (0.9, 1.1)),
+    "spectrum (dB)": ("power spectrum, dB off", (0, 6), (0, 0.5)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, help="JSON of steps.py curve")
+    parser.add_argument("--output", type=Path, required=True, help="PNG")
+    arguments = parser.parse_args()
+    results = [json.loads(path.read_text()) for path in arguments.results]
+
+    figure = Figure(figsize=(12, 2.6 * len(results) + 0.8), layout="constrained")
+    axes = figure.subplots(len(results), len(PANELS), squeeze=False)
+    for result, row in zip(results, axes, strict=True):
+        name = result["command"]["bundle"]
+        print(f"\n{name}, {result['command']['condition']:g}\n\n{format_table(_table(result['table']), markdown=True)}")
+        for axis, (key, (title, limits, accepted)) in zip(row, PANELS.items(), strict=True):
+            axis.axhspan(max(accepted[0], limits[0]), min(accepted[1], limits[1]), color="0.9")
+            for number, (sampler, lines) in enumerate(_samplers(result["table"]).items()):
+                own = sampler.startswith("the bundle")
+                style: dict[str, Any] = {"color": "k", "linewidth": 2.2} if own else {"color": f"C{number}"}
+                values = np.clip([line[key] for line in lines], *limits)
+                axis.plot([line["evaluations"] for line in lines], values, "o-", markersize=3, label=sampler, **style)
+            axis.set(xscale="log", ylim=limits, title=f"{name}: {title}")
+            axis.set_xticks(ticks := sorted({line["evaluations"] for line in result["table"]}), map(str, ticks))
+            axis.minorticks_off()
+    for axis in axes[-1]:
+        axis.set_xlabel("evaluations")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    with atomic_path(arguments.output) as temporary, open(temporary, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file)
+
+
+def _samplers(table: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The lines of each sampler in order of evaluations; the reference is not one."""
+    lines = sorted((line for line in table if line["sampler"] != "reference"), key=lambda line: line["evaluations"])
+    names = dict.fromkeys(line["sampler"].rsplit(":", 1)[0] for line in lines)
+    own = [name for name in names if name.startswith("the bundle")]
+    ordered = [*(name for name in names if name not in own), *own]  # the bundle's is drawn last, over the others
+    return {name: [line for line in lines if line["sampler"].rsplit(":", 1)[0] == name] for name in ordered}
+
+
+def _table(table: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """A line for each sampler: at each number of evaluations the four differences, and the distance if there is one."""
+    rows = []
+    for name, lines in _samplers(table).items():
+        row = {"sampler": name}
+        for line in lines:
+            values = (line["PSNR (dB)"], line["SSIM"], line["std x"], line["spectrum (dB)"])
+            row[str(line["evaluations"])] = "{:+.2f} / {:+.3f} / {:.2f} / {:.1f}".format(*values)
+            if line.get("distance", "") != "":
+                row[str(line["evaluations"])] += f" / {line['distance']:.3f}"
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
