@@ -337,8 +337,8 @@ def sample(
             mean = a * x0_hat + b * condition
         else:
             predictions = [(t, x0_hat), *predictions]
-            share = ends[0] + (ends[1] - ends[0]) * index / max(last, 1)
-            mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=share)
+            eta_here = ends[0] + (ends[1] - ends[0]) * index / max(last, 1)
+            mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=eta_here)
         x = noise(index).mul_(temperature * spread).add_(mean) if temperature * spread > 0 else mean
         predictions = predictions[: order - 1]
         del mean, x0_hat  # what is not needed for the next evaluation is not kept through it
