@@ -1,10 +1,11 @@
-"""The curves of ``steps.py curve`` as one picture and one table: a row for each bundle.
+"""The curves of ``steps.py curve`` as one picture, with a row for each bundle, and one table.
 
     python benchmarks/steps_figure.py benchmarks/*/results/curve_*.json --output docs/images/steps.png
 
 Columns: PSNR and SSIM of a sample less the reference's, the standard deviation over samples over the reference's, the
 largest difference of the radial power spectrum. Grey is where a sampler is accepted. Values beyond an axis are drawn at
-its edge. The table, in Markdown, has the figures at each number of evaluations.
+its edge. The table, in Markdown, has these four of each bundle at ``--at`` evaluations, and for samplers without noise
+the root mean square distance to the exact solution of the probability-flow equation where the curves hold it.
 """
 
 from __future__ import annotations
@@ -33,15 +34,22 @@ PANELS: dict[str, tuple[str, tuple[float, float], tuple[float, float]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, help="JSON of steps.py curve")
+    parser.add_argument("--at", type=int, default=5, help="evaluations that the table is about")
     parser.add_argument("--output", type=Path, required=True, help="PNG")
     arguments = parser.parse_args()
     results = [json.loads(path.read_text()) for path in arguments.results]
+
+    rows = {sampler: {"sampler": sampler} for result in results for sampler in _samplers(result["table"])}
+    for result in results:
+        for sampler, lines in _samplers(result["table"]).items():
+            cells = [_cell(line) for line in lines if line["evaluations"] == arguments.at]
+            rows[sampler][result["command"]["bundle"]] = ", ".join(cells)
+    print(format_table(list(rows.values()), markdown=True))
 
     figure = Figure(figsize=(12, 2.6 * len(results) + 0.8), layout="constrained")
     axes = figure.subplots(len(results), len(PANELS), squeeze=False)
     for result, row in zip(results, axes, strict=True):
         name = result["command"]["bundle"]
-        print(f"\n{name}, {result['command']['condition']:g}\n\n{format_table(_table(result['table']), markdown=True)}")
         for axis, (key, (title, limits, accepted)) in zip(row, PANELS.items(), strict=True):
             axis.axhspan(max(accepted[0], limits[0]), min(accepted[1], limits[1]), color="0.9")
             for number, (sampler, lines) in enumerate(_samplers(result["table"]).items()):
@@ -49,7 +57,8 @@ def main() -> None:
                 style: dict[str, Any] = {"color": "k", "linewidth": 2.2} if own else {"color": f"C{number}"}
                 values = np.clip([line[key] for line in lines], *limits)
                 axis.plot([line["evaluations"] for line in lines], values, "o-", markersize=3, label=sampler, **style)
-            axis.set(xscale="log", ylim=limits, title=f"{name}: {title}")
+            axis.set(xscale="log", ylim=limits)
+            axis.set_title(f"{name}: {title}", fontsize="medium")
             axis.set_xticks(ticks := sorted({line["evaluations"] for line in result["table"]}), map(str, ticks))
             axis.minorticks_off()
     for axis in axes[-1]:
@@ -68,18 +77,10 @@ def _samplers(table: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [line for line in lines if line["sampler"].rsplit(":", 1)[0] == name] for name in ordered}
 
 
-def _table(table: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A line for each sampler: at each number of evaluations the four differences, and the distance if there is one."""
-    rows = []
-    for name, lines in _samplers(table).items():
-        row = {"sampler": name}
-        for line in lines:
-            values = (line["PSNR (dB)"], line["SSIM"], line["std x"], line["spectrum (dB)"])
-            row[str(line["evaluations"])] = "{:+.2f} / {:+.3f} / {:.2f} / {:.1f}".format(*values)
-            if line.get("distance", "") != "":
-                row[str(line["evaluations"])] += f" / {line['distance']:.3f}"
-        rows.append(row)
-    return rows
+def _cell(line: dict[str, Any]) -> str:
+    """The four differences, and the distance if there is one."""
+    cell = f"{line['PSNR (dB)']:+.2f} / {line['SSIM']:+.3f} / {line['std x']:.2f} / {line['spectrum (dB)']:.1f}"
+    return cell if line.get("distance", "") == "" else f"{cell} / {line['distance']:.4f}"
 
 
 if __name__ == "__main__":
