@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -92,14 +92,14 @@ def restore(arguments: argparse.Namespace) -> int:
     try:
         shown = run.progress and shard.first
         restored = [run.restore(unit) for unit in tqdm(shard.part(units), "inputs", unit="input", disable=not shown)]
-        gathered = shard.gather(restored)
+        gathered = shard.gather([asdict(outcome) for outcome in restored])
     except KeyboardInterrupt:
         print_error("interrupted; the same command goes on from here.")
         return 130
     if not shard.first:
         return 0
     outcomes = [run.pass_over(problem, "failed" if problem in failed else "skipped") for problem in problems]
-    outcomes += [outcome for part in gathered for outcome in part]
+    outcomes += [Outcome(**outcome) for part in gathered for outcome in part]
     outcomes.sort(key=lambda outcome: outcome.input)
     summary = summarise(outcomes, {"bundle": root.name, **run.origin})
     if not run.dry:

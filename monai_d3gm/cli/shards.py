@@ -6,6 +6,7 @@ of all.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -49,13 +50,15 @@ class Shard:
         return list(items[self.rank :: self.size])
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes by rank, on the first process; nothing on the others. Waits for all of them."""
+        """The values of all processes by rank, on the first process, which waits for them; nothing on the others.
+
+        A value goes from process to process as JSON, by the store at which they met: once in a run.
+        """
         if self.size == 1:
             return [value]
         import torch.distributed as dist
 
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
-        gathered: list[Any] | None = [None] * self.size if self.first else None
-        dist.gather_object(value, gathered)
-        dist.destroy_process_group()
-        return gathered or []
+        store, *_ = next(dist.rendezvous("env://"))
+        store.set_timeout(timedelta(days=30))
+        store.set(f"rank {self.rank}", json.dumps(value))
+        return [json.loads(store.get(f"rank {rank}")) for rank in range(self.size)] if self.first else []

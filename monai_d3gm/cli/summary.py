@@ -31,8 +31,8 @@ class Outcome:
     input: str
     status: Status
     kind: str | None
-    files: tuple[str, ...]
-    outputs: tuple[str, ...] = ()
+    files: Sequence[str]
+    outputs: Sequence[str] = ()
     reason: str = ""
 
 

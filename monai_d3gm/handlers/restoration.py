@@ -282,8 +282,8 @@ class MetricsReport:
             not match.
 
     Attributes:
-        gather: gives the values of all processes that share a run to one of them, and nothing to the others; the
-            inputs went to the processes in turn. A process alone has its own value.
+        gather: gives the values of all processes that share a run, of what JSON has, to one of them, and nothing to the
+            others; the inputs went to the processes in turn. A process alone has its own value.
 
     Raises:
         OutputError: when the engine starts: the folder cannot be written, or the report is there and ``overwrite`` is
@@ -330,7 +330,7 @@ class MetricsReport:
     def write(self, engine: Any) -> None:
         """Print the tables and write the report; of several processes the first does, for all."""
         inputs = {source.stem: self._input(source) for source in engine.volumes}
-        gathered = self.gather((inputs, self.figures.by_input))
+        gathered = self.gather((_plain(inputs), self.figures.by_input))
         if not gathered:
             return
         self.figures.by_input = _in_turn([figures for _, figures in gathered])
