@@ -21,6 +21,7 @@ from monai_d3gm.data.measured import MeasuredKspaceDataset
 from monai_d3gm.data.nifti import Volume, VolumeFileError, bundled_epi_path, read_magnitude, write_volume
 from monai_d3gm.data.pairs import ImagePair, PairError, find_pairs
 from monai_d3gm.data.photographs import (
+    EstimatedWeatherDataset,
     ImageDataset,
     ImagePairCropDataset,
     ImagePairDataset,
@@ -34,6 +35,7 @@ from monai_d3gm.data.super_resolution import SimulatedLowResolutionDataset
 __all__ = [
     "ConsecutiveSampler",
     "EncodingHeader",
+    "EstimatedWeatherDataset",
     "ImageDataset",
     "ImageFileError",
     "ImagePair",

@@ -26,6 +26,7 @@ from monai_d3gm.transforms.weather import SimulateWeather
 
 __all__ = [
     "DEMO_PHOTOGRAPHS",
+    "EstimatedWeatherDataset",
     "ImageDataset",
     "ImagePairCropDataset",
     "ImagePairDataset",
@@ -72,13 +73,8 @@ def _turned_crop(
     return cut
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """A whole photograph, clean and as it is estimated from the degraded one."""
-
-    path: Path
-    clean: NDArray[np.float32]
-    estimate: NDArray[np.float32]
+def _item(key: str, index: int, image: torch.Tensor, mu: torch.Tensor) -> dict[str, Any]:
+    return {"image": image, "mu": mu, "scale": torch.tensor(1.0), "index": index, "key": key}
 
 
 class SimulatedWeatherDataset(TrainingDataset):
@@ -94,13 +90,6 @@ class SimulatedWeatherDataset(TrainingDataset):
         weather: what is put on them, such as `monai_d3gm.transforms.weather.SimulateRain`.
         seed: seed of all that is random.
         crop: extent of the crops in pixels.
-        estimate: makes ``mu`` of the degraded photograph, such as `monai_d3gm.transforms.weather.DarkChannelPrior`.
-            It is given whole photographs, on which the weather is then put before the crops are cut.
-        crops: with an estimate, number of consecutive items that are cut from one photograph in one weather.
-        augment: with an estimate, MONAI's random transform of a clean photograph, such as a ``Compose`` of
-            ``RandZoom`` and ``RandAdjustContrast``, before the weather.
-        match_exposure: with an estimate, multiply it so that its mean is the clean photograph's. Haze leaves the
-            exposure open; what cannot be seen is then not learned by heart.
 
     Raises:
         ValueError: an argument is out of range, or a photograph cannot be used.
@@ -118,22 +107,11 @@ class SimulatedWeatherDataset(TrainingDataset):
         weather: SimulateWeather,
         seed: int = 0,
         crop: int = 128,
-        estimate: Estimate | None = None,
-        crops: int = 1,
-        augment: Compose | None = None,
-        match_exposure: bool = False,
     ) -> None:
         if not photographs:
             raise ValueError("photographs is empty; accepted: at least one file.")
-        super().__init__(length, seed, crop=crop, crops=crops)
-        if estimate is None and (crops > 1 or augment is not None or match_exposure):
-            raise ValueError(
-                f"crops is {crops}, augment {augment}, match_exposure {match_exposure} and there is no estimate; "
-                "accepted: 1, None and False."
-            )
-        self.weather, self.crop, self.estimate, self.crops = weather, crop, estimate, crops
-        self.augment, self.match_exposure = augment, match_exposure
-        self._last: tuple[int, _Scene] | None = None
+        super().__init__(length, seed, crop=crop)
+        self.weather, self.crop = weather, crop
         self.files = [Path(path) for path in photographs]
         self._clean = {path: read_image(path).data for path in dict.fromkeys(self.files)}
         for path, data in self._clean.items():
@@ -141,23 +119,71 @@ class SimulatedWeatherDataset(TrainingDataset):
                 raise ValueError(f"{path}: {data.shape[2]} x {data.shape[1]} pixels; accepted: from crop, {crop}, up.")
 
     def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        if self.estimate is None:
-            path = self.files[rng.integers(len(self.files))]
-            image = _turned_crop(self._clean[path].shape[1:], self.crop, rng)(self._clean[path])
-            mu = self.weather(image, rng)
-        else:
-            scene = self._scene(index // self.crops, self.estimate)
-            cut = _turned_crop(scene.clean.shape[1:], self.crop, rng)
-            path, image, mu = scene.path, cut(scene.clean), torch.from_numpy(cut(scene.estimate))
-        return {
-            "image": torch.from_numpy(image),
-            "mu": mu,
-            "scale": torch.tensor(1.0),
-            "index": index,
-            "key": f"{path.stem}:{index}",
-        }
+        path = self.files[rng.integers(len(self.files))]
+        image = _turned_crop(self._clean[path].shape[1:], self.crop, rng)(self._clean[path])
+        return _item(f"{path.stem}:{index}", index, torch.from_numpy(image), self.weather(image, rng))
 
-    def _scene(self, number: int, estimate: Estimate) -> _Scene:
+
+@dataclass(frozen=True)
+class _Scene:
+    """A whole photograph, clean and as it is estimated from the degraded one."""
+
+    path: Path
+    clean: NDArray[np.float32]
+    estimate: NDArray[np.float32]
+
+
+class EstimatedWeatherDataset(SimulatedWeatherDataset):
+    """Training pairs: crops of clean photographs, and of first estimates that were made of the whole degraded ones.
+
+    The weather is put on whole photographs, since the estimate looks at all of one; ``mu`` is cut from the estimate.
+    Items are otherwise like those of `SimulatedWeatherDataset`, and as reproducible.
+
+    Args:
+        photographs, length, weather: as in `SimulatedWeatherDataset`.
+        estimate: makes ``mu`` of the degraded photograph, such as `monai_d3gm.transforms.weather.DarkChannelPrior`.
+        seed, crop: as in `SimulatedWeatherDataset`.
+        crops: number of consecutive items that are cut from one photograph in one weather.
+        augment: MONAI's random transform of a clean photograph, such as a ``Compose`` of ``RandZoom`` and
+            ``RandAdjustContrast``, before the weather.
+        match_exposure: multiply the estimate so that its mean is the clean photograph's. Haze leaves the exposure open;
+            what cannot be seen is then not learned by heart.
+
+    Raises:
+        ValueError: an argument is out of range, or a photograph cannot be used; or, of an item: ``augment`` leaves less
+            than a crop.
+
+    >>> from monai_d3gm.transforms.weather import DarkChannelPrior, SimulateHaze
+    >>> files = bundled_photographs(["coffee.png"])
+    >>> EstimatedWeatherDataset(files, 4, SimulateHaze(), DarkChannelPrior(), crop=32, crops=2)[3]["mu"].shape
+    torch.Size([3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[str | os.PathLike[str]],
+        length: int,
+        weather: SimulateWeather,
+        estimate: Estimate,
+        seed: int = 0,
+        crop: int = 128,
+        crops: int = 1,
+        augment: Compose | None = None,
+        match_exposure: bool = False,
+    ) -> None:
+        super().__init__(photographs, length, weather, seed, crop)
+        if crops < 1:
+            raise ValueError(f"crops is {crops}; accepted: 1 or more.")
+        self.estimate, self.crops, self.augment, self.match_exposure = estimate, crops, augment, match_exposure
+        self._last: tuple[int, _Scene] | None = None
+
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        scene = self._scene(index // self.crops)
+        cut = _turned_crop(scene.clean.shape[1:], self.crop, rng)
+        image, mu = (torch.from_numpy(cut(each)) for each in (scene.clean, scene.estimate))
+        return _item(f"{scene.path.stem}:{index}", index, image, mu)
+
+    def _scene(self, number: int) -> _Scene:
         """Photograph ``number`` in its weather; the last one is kept."""
         if self._last is None or self._last[0] != number:
             rng = keyed_generator(self.seed, "scene", number)
@@ -169,7 +195,7 @@ class SimulatedWeatherDataset(TrainingDataset):
                 if min(clean.shape[1:]) < self.crop:
                     extent = f"{clean.shape[2]} x {clean.shape[1]}"
                     raise ValueError(f"{path}: augment leaves {extent} pixels; accepted: from crop, {self.crop}, up.")
-            estimated = estimate(self.weather(clean, rng)).numpy()
+            estimated = self.estimate(self.weather(clean, rng)).numpy()
             if self.match_exposure:
                 estimated = estimated * (clean.mean() / np.maximum(estimated.mean(), np.float32(1e-3)))
             self._last = number, _Scene(path, clean, estimated)
@@ -222,13 +248,8 @@ class ImagePairCropDataset(TrainingDataset):
             )
         mu = degraded if self.estimate is None else self.estimate(torch.from_numpy(degraded)).numpy()
         cut = _turned_crop(clean.shape[1:], self.crop, rng)
-        return {
-            "image": torch.from_numpy(cut(clean)),
-            "mu": torch.from_numpy(cut(mu)),
-            "scale": torch.tensor(1.0),
-            "index": index,
-            "key": f"{pair.degraded.stem}:{index}",
-        }
+        image, estimated = (torch.from_numpy(cut(each)) for each in (clean, mu))
+        return _item(f"{pair.degraded.stem}:{index}", index, image, estimated)
 
 
 class ImageDataset(Dataset):

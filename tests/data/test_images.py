@@ -14,6 +14,7 @@ from monai.transforms import Compose, RandScaleIntensity, RandZoom
 from PIL import Image
 
 from monai_d3gm.data import (
+    EstimatedWeatherDataset,
     ImageDataset,
     ImageFileError,
     ImagePairCropDataset,
@@ -257,25 +258,25 @@ def test_training_crops_are_cut_from_estimates_of_whole_photographs(tmp_path: Pa
         seen.append(image)
         return image
 
-    dataset = SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze((1, 1)), 0, 32, estimate, crops=4)
+    dataset = EstimatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze((1, 1)), estimate, 0, 32, crops=4)
     items = [dataset[i] for i in range(8)]
     assert len(seen) == 2 and seen[0].shape == (3, *shape)
     for number, item in enumerate(items):
         hazy = dict(zip(seen[number // 4][0].reshape(-1).tolist(), range(shape[0] * shape[1]), strict=False))
         assert set(item["mu"][0].reshape(-1).tolist()) <= set(hazy)
-    again = SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze((1, 1)), 0, 32, estimate, crops=4)
+    again = EstimatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze((1, 1)), estimate, 0, 32, crops=4)
     for i in (6, 1):
         for name in ("image", "mu"):
             np.testing.assert_array_equal(again[i][name], items[i][name])
-    with pytest.raises(ValueError, match="crops is 4, augment None, match_exposure False and there is no estimate"):
-        SimulatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze(), crop=32, crops=4)
+    with pytest.raises(ValueError, match="crops is 0; accepted: 1 or more"):
+        EstimatedWeatherDataset([tmp_path / "ramp.png"], 8, SimulateHaze(), estimate, crop=32, crops=0)
 
 
 def test_the_exposure_of_estimates_can_be_the_clean_photographs() -> None:
     files = bundled_photographs(["chelsea.png"])
     options = {"crop": 300, "estimate": lambda x: 0.5 * x, "crops": 1}
     plain, matched = (
-        SimulatedWeatherDataset(files, 4, SimulateHaze((0, 0)), 0, match_exposure=match, **options)[1]
+        EstimatedWeatherDataset(files, 4, SimulateHaze((0, 0)), match_exposure=match, **options)[1]
         for match in (False, True)
     )
     ratio = matched["mu"] / plain["mu"]
@@ -291,7 +292,7 @@ def test_the_augmentation_is_of_the_clean_photograph_and_goes_by_seed_and_index(
     def drawn(index: int) -> torch.Tensor:
         augment = Compose([RandScaleIntensity(factors=(-0.5, 0.0), prob=1.0)])
         files, haze = [tmp_path / "flat.png"], SimulateHaze((0, 0))
-        return SimulatedWeatherDataset(files, 8, haze, 0, 32, lambda x: x, 2, augment)[index]["image"]
+        return EstimatedWeatherDataset(files, 8, haze, lambda x: x, 0, 32, 2, augment)[index]["image"]
 
     images = [drawn(i) for i in range(8)]
     gains = [float(image.mean()) / flat for image in images]
@@ -300,7 +301,7 @@ def test_the_augmentation_is_of_the_clean_photograph_and_goes_by_seed_and_index(
     assert torch.equal(images[5], drawn(5))
     small = Compose([RandZoom(min_zoom=0.5, max_zoom=0.5, prob=1.0, keep_size=False)])
     with pytest.raises(ValueError, match="flat.png: augment leaves 20 x 20 pixels; accepted: from crop, 32, up"):
-        SimulatedWeatherDataset([tmp_path / "flat.png"], 8, SimulateHaze(), 0, 32, lambda x: x, 2, small)[0]
+        EstimatedWeatherDataset([tmp_path / "flat.png"], 8, SimulateHaze(), lambda x: x, 0, 32, 2, small)[0]
 
 
 def test_crops_of_pairs_are_cut_from_estimates_of_whole_photographs() -> None:
