@@ -7,8 +7,8 @@
 A condition is an acceleration for mri_recon (simulated single-coil k-space from magnitude images, random masks, SNR 50)
 and a factor for mri_sr (low resolution simulated from magnitude images, SNR 50). Every slice has the same measurement
 for all methods. A model with half of the input channels is a regression. The sampler is the bundle's (order, eta,
-t_first, t_min of its inference.json) unless a setting or ``--options`` says otherwise. Prints tables and writes one
-JSON with every slice's figures, the machine and the versions.
+t_first, t_min and so on of its inference.json) unless a setting or ``--options`` says otherwise. Prints tables and
+writes one JSON with every slice's figures, the machine and the versions.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     python benchmarks/steps.py search mri_recon --condition 8 --split calibration --output search_8x.json
 
 ``curve`` runs each of the samplers below with each number of ``--evaluations``; ``search`` runs all combinations of
-``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins`` and ``--grid-powers`` on the rho
-grid with each number of evaluations. Everything is judged against the ``--reference``, by default the exact posterior
-with 100 evaluations on the rho grid, on the same slices, measurements and seeds, by what a sample shows: a sampler is
-worth it where PSNR is lower by at most 0.05 dB and SSIM by at most 0.002, the standard deviation over samples is within
-10 %, and the radial power spectrum within 0.5 dB in every band. ``excess`` is the largest of the four in units of its
-tolerance: 1 or less is accepted.
+``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins``, ``--grid-powers`` and
+``--last-prior-scales`` on the rho grid with each number of evaluations. Everything is judged against the
+``--reference``, by default the exact posterior with 100 evaluations on the rho grid, on the same slices, measurements
+and seeds, by what a sample shows: a sampler is worth it where PSNR is lower by at most 0.05 dB and SSIM by at most
+0.002, the standard deviation over samples is within 10 %, and the radial power spectrum within 0.5 dB in every band.
+``excess`` is the largest of the four in units of its tolerance: 1 or less is accepted.
 
 ``--exact N`` adds, for samplers without noise, the root mean square distance of the first sample to the solution of the
 probability-flow equation with N evaluations of order 3 from the same state.
@@ -53,6 +53,7 @@ from monai_d3gm.metrics import (
 from monai_d3gm.networks.checkpoint import weights_hash
 
 POSTERIOR: dict[str, Any] = {"order": 1, "eta": 1.0, "t_first": None, "t_min": 0.02, "grid_power": 1.0}
+POSTERIOR |= {"last_prior_scale": 1.0}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "exact posterior, rho": POSTERIOR,
     "exact posterior, t": {**POSTERIOR, "grid": "t"},
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--t-firsts", nargs="+", type=json.loads, default=[None, 0.4, 0.46, 0.55])
     parser.add_argument("--t-mins", nargs="+", type=float, default=[0.05, 0.1, 0.15])
     parser.add_argument("--grid-powers", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--last-prior-scales", nargs="+", type=float, default=[1.0], help="of the last correction")
     parser.add_argument("--reference", type=json.loads, default=POSTERIOR | {"num_inference_steps": 100}, help="JSON")
     parser.add_argument("--exact", type=int, default=0, metavar="N", help="evaluations of the exact solution")
     parser.add_argument("--seed", type=int, default=0)
@@ -135,12 +137,13 @@ def main() -> None:
 def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The samplers that are judged, by name; those that the solver does not have are left out."""
     counts = arguments.evaluations or ([1, 2, 3, 5, 10, 20, 100] if arguments.what == "curve" else [3, 4, 5])
-    own = {name: bundle_sampler(arguments.bundle)[name] for name in POSTERIOR}
+    own = POSTERIOR | {name: value for name, value in bundle_sampler(arguments.bundle).items() if name in POSTERIOR}
     if arguments.what == "curve":
         kinds = {"the bundle's": own, **SAMPLERS}
         return {f"{name}: {n}": {**kind, "num_inference_steps": n} for name, kind in kinds.items() for n in counts}
     chosen = {f"the bundle's: {n}": {**own, "num_inference_steps": n} for n in counts}
-    ranges = (arguments.orders, arguments.etas, arguments.t_firsts, arguments.t_mins, arguments.grid_powers)
+    ranges = [arguments.orders, arguments.etas, arguments.t_firsts, arguments.t_mins, arguments.grid_powers]
+    ranges += [arguments.last_prior_scales]
     for n, *values in itertools.product(counts, *ranges):
         options = dict(zip(SAMPLER, values, strict=True))
         noisy = options["eta"] != 0

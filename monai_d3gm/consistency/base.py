@@ -85,6 +85,7 @@ class MeasurementConsistency(ABC):
         self.batch_size = batch_size
         self.noise_std = noise
         self.prior_std = prior_std
+        self.prior_scale = 1.0
         self._hard = not bool(noise.any())
 
     @property
@@ -145,7 +146,7 @@ class MeasurementConsistency(ABC):
         else:
             gamma = self.prior_std(t) if callable(self.prior_std) else self.prior_std
             gamma = DEFAULT_PRIOR_STD if gamma is None else gamma
-        gamma = torch.as_tensor(gamma, dtype=torch.float64).detach().cpu()
+        gamma = torch.as_tensor(gamma, dtype=torch.float64).detach().cpu() * self.prior_scale
         if gamma.shape not in ((), (self.batch_size,)) or not bool((torch.isfinite(gamma) & (gamma >= 0)).all()):
             raise ValueError(
                 f"prior_std must give finite values >= 0 of shape () or ({self.batch_size},), "
@@ -165,6 +166,21 @@ class MeasurementConsistency(ABC):
         if bound.prior_std is None:
             bound.prior_std = prior_std
         return bound
+
+    def with_prior_scale(self: _Self, scale: float) -> _Self:
+        """The same consistency with gamma multiplied: below 1 it keeps more of the prediction, and less of the noise.
+
+        Args:
+            scale: the factor, finite and at least 0. It has no influence where noise_std is 0.
+
+        Raises:
+            ValueError: the scale is out of range.
+        """
+        if not 0 <= scale < float("inf"):
+            raise ValueError(f"scale must be finite and >= 0, got {scale!r}")
+        scaled = copy.copy(self)
+        scaled.prior_scale = float(scale)
+        return scaled
 
     def select(self: _Self, indices: Sequence[int] | Tensor) -> _Self:
         """The same consistency for part of the batch.

@@ -201,6 +201,15 @@ def test_gamma_from_the_residual_has_the_size_of_white_errors() -> None:
         assert float((adaptive[i : i + 1] - expected).norm() / part) < 0.05
 
 
+def test_gamma_from_the_residual_can_be_scaled() -> None:
+    """Of one image and no other noise: half of the gamma that the residual r shows, gamma^2 g = (r^2 - s^2) / 4."""
+    y = torch.zeros(1, 1, 7, 7, dtype=torch.float64)
+    consistency = DownsamplingConsistency(y, 4, noise_std=0.1, prior_std="residual").with_prior_scale(0.5)
+    restored = consistency(torch.ones(1, 1, 28, 28, dtype=torch.float64), 1.0)
+    left = 0.01 / ((1 - 0.01) / 4 + 0.01)
+    assert float(consistency.residual(restored)) == pytest.approx(left, rel=1e-6)
+
+
 def test_a_hard_projection_needs_no_gamma() -> None:
     consistency = DownsamplingConsistency(y := torch.rand(1, 1, 4, 4), 2, prior_std="residual")
     assert torch.allclose(consistency.forward(consistency(torch.rand(1, 1, 8, 8), 0.3)), y, atol=1e-5)

@@ -144,6 +144,16 @@ def test_binding_a_prior_once() -> None:
     assert torch.equal(unbound(x, 0.0), KspaceConsistency(kspace, mask, noise_std=0.1, prior_std=0.1)(x, 0.0))
 
 
+def test_scaling_the_prior() -> None:
+    kspace, mask, x = randn(2, 8, 8), line_mask(8), randn(2, 2, 8, 8, dtype=torch.float64)
+    third = KspaceConsistency(kspace, mask, noise_std=0.1, prior_std=lambda t: 0.2 * t)
+    scaled = KspaceConsistency(kspace, mask, noise_std=0.1, prior_std=lambda t: 0.6 * t).with_prior_scale(1 / 3)
+    assert torch.allclose(scaled(x, 0.5), third(x, 0.5), atol=1e-12)
+    assert torch.allclose(scaled.select([1])(x[1:], 0.5), third(x, 0.5)[1:], atol=1e-12)
+    with pytest.raises(ValueError, match="scale must be finite and >= 0, got -1"):
+        third.with_prior_scale(-1)
+
+
 # Several coils.
 
 
