@@ -18,6 +18,7 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 ROOT = "1.2.826.0.1.3680043.8.498"
 
+
 def oblique_affine(spacing: Sequence[float] = (0.9, 1.1, 3.0), tilt: float = 0.0) -> NDArray[np.float64]:
     """RAS+ affine of slices turned about two axes; ``tilt`` in degrees shears the stack as a gantry does."""
     a, b = np.radians(20), np.radians(-15)

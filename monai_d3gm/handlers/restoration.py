@@ -239,9 +239,7 @@ class RestorationFigures:
             return
         stem, truth = volume.source.stem, volume.reference
         try:
-            self.by_input[stem] = {
-                method: _figures(image, truth) for method, image in volume.images.items()
-            }
+            self.by_input[stem] = {method: _figures(image, truth) for method, image in volume.images.items()}
         except ValueError as error:  # too small for the measures, or a truth without signal
             self.problems[stem] = f"no figures: {error}"
             return

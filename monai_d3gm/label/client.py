@@ -1,9 +1,9 @@
 """A client of the server: MONAI Label's REST interface as a few functions.
 
-    >>> from monai_d3gm.label import client
-    >>> server = "http://127.0.0.1:8000"
-    >>> result = client.restore(server, "mri_sr", "restored.nii.gz", image="sub-01_T2w")  # doctest: +SKIP
-    >>> client.download(server, "std.nii.gz", **result.details["std"])  # doctest: +SKIP
+>>> from monai_d3gm.label import client
+>>> server = "http://127.0.0.1:8000"
+>>> result = client.restore(server, "mri_sr", "restored.nii.gz", image="sub-01_T2w")  # doctest: +SKIP
+>>> client.download(server, "std.nii.gz", **result.details["std"])  # doctest: +SKIP
 """
 
 from __future__ import annotations

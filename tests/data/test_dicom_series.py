@@ -330,9 +330,7 @@ def test_interpolation_is_reported(tmp_path: Path) -> None:
     write_classic(tmp_path, head(), extra={"AcquisitionMatrix": [12, 0, 0, 15]})
     (series,), _ = find_series(tmp_path)
     assert series.acquired_fraction == (0.5, 0.75)
-    assert series.warnings == (
-        "interpolated by the scanner: acquired 12 x 15, stored 24 x 20 (along row, column).",
-    )
+    assert series.warnings == ("interpolated by the scanner: acquired 12 x 15, stored 24 x 20 (along row, column).",)
 
 
 @needs_data

@@ -234,7 +234,6 @@ def test_the_bias_of_rician_noise_is_removed_in_the_mean_square() -> None:
     assert torch.allclose(both[:1], y) and torch.equal(both[1:], functional.remove_rician_bias(y, 1.0))
 
 
-
 # --- MONAI's faces ----------------------------------------------------------------------------------------------
 
 

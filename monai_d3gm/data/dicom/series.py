@@ -157,9 +157,7 @@ class _Slice:
 
 
 @quiet()
-def find_series(
-    path: str | os.PathLike[str], *, recursive: bool = False
-) -> tuple[list[DicomSeries], list[Refusal]]:
+def find_series(path: str | os.PathLike[str], *, recursive: bool = False) -> tuple[list[DicomSeries], list[Refusal]]:
     """Find the MR series in a file or a folder, reading headers only.
 
     Slices are told apart by series, echo, image type, stack, matrix and spacing. A series of several volumes (time
