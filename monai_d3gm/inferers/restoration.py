@@ -288,12 +288,13 @@ class RestorationInferer(Inferer):
         """The correction of each step, the last of several with gamma scaled."""
         if correction is None or self.last_prior_scale == 1 or len(self.times) == 2:
             return correction
-        if not hasattr(correction, "with_prior_scale"):
+        scaled = getattr(correction, "with_prior_scale", None)
+        if scaled is None:
             raise ValueError(
                 f"last_prior_scale is {self.last_prior_scale}; a data_consistency without with_prior_scale(scale) "
                 "needs 1"
             )
-        last = correction.with_prior_scale(self.last_prior_scale)
+        last = scaled(self.last_prior_scale)
         return lambda x0_hat, t: (last if t == self.times[-2] else correction)(x0_hat, t)
 
     def _denoiser(self, network: nn.Module) -> Denoiser:
