@@ -16,7 +16,7 @@ from monai_d3gm.comparison.run import machine
 from monai_d3gm.data.files import atomic_path
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
 
-SAMPLER = ("order", "eta", "t_first", "t_min", "grid_power", "last_prior_scale")
+SAMPLER = ("order", "eta", "t_first", "t_min", "grid_power", "last_prior_scales")
 
 
 def set_threads() -> None:

@@ -53,7 +53,7 @@ from monai_d3gm.metrics import (
 from monai_d3gm.networks.checkpoint import weights_hash
 
 POSTERIOR: dict[str, Any] = {"order": 1, "eta": 1.0, "t_first": None, "t_min": 0.02, "grid_power": 1.0}
-POSTERIOR |= {"last_prior_scale": 1.0}
+POSTERIOR |= {"last_prior_scales": []}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "exact posterior, rho": POSTERIOR,
     "exact posterior, t": {**POSTERIOR, "grid": "t"},
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--t-firsts", nargs="+", type=json.loads, default=[None, 0.4, 0.46, 0.55])
     parser.add_argument("--t-mins", nargs="+", type=float, default=[0.05, 0.1, 0.15])
     parser.add_argument("--grid-powers", nargs="+", type=float, default=[1.0])
-    parser.add_argument("--last-prior-scales", nargs="+", type=float, default=[1.0], help="of the last correction")
+    parser.add_argument("--last-prior-scales", nargs="+", type=json.loads, default=[[]], help="such as [0.5]")
     parser.add_argument("--reference", type=json.loads, default=POSTERIOR | {"num_inference_steps": 100}, help="JSON")
     parser.add_argument("--exact", type=int, default=0, metavar="N", help="evaluations of the exact solution")
     parser.add_argument("--seed", type=int, default=0)

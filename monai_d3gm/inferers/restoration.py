@@ -54,10 +54,10 @@ class RestorationInferer(Inferer):
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
         t_first: where the first step of the rho grid leads (`time_grid`); None spaces it as the others.
         grid_power: of the rho grid's spacing: 1 uniform in rho, below 1 closer towards ``t_min``.
-        last_prior_scale: factor of the consistency's gamma (``prior_std``) in the last of several corrections. The
-            network removes the noise that a correction puts back with the measurement, but for that of the last one;
-            below 1 less of it stays in the image. No influence on a single evaluation, and where the measurement is
-            held exactly (``noise_std`` 0).
+        last_prior_scales: factors of the consistency's gamma (``prior_std``) in the last corrections, as many as there
+            are factors, but never in the first. The network removes the noise that a correction puts back with the
+            measurement only as far as it is evaluated afterwards; below 1 less of it stays in the image. No influence
+            where the measurement is held exactly (``noise_std`` 0).
         start: time at which sampling starts; below 1 a call needs ``initial``.
         temperature: factor of all noise drawn.
         clip: range (lower, upper) to which x0_hat is clipped, or None.
@@ -95,7 +95,7 @@ class RestorationInferer(Inferer):
         t_min: float = T_MIN,
         t_first: float | None = None,
         grid_power: float = 1.0,
-        last_prior_scale: float = 1.0,
+        last_prior_scales: Sequence[float] = (),
         start: float = 1.0,
         temperature: float = 1.0,
         clip: tuple[float, float] | None = None,
@@ -113,8 +113,8 @@ class RestorationInferer(Inferer):
             raise ValueError(f"grid is {grid!r}; a fidelity between 0 and 1 ({fidelity}) needs the grid 'rho'")
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is {overlap}; accepted is 0 to below 1")
-        if not 0 <= last_prior_scale < float("inf"):
-            raise ValueError(f"last_prior_scale is {last_prior_scale}; accepted is a finite number of at least 0")
+        if not all(0 <= scale < float("inf") for scale in last_prior_scales):
+            raise ValueError(f"last_prior_scales is {last_prior_scales}; accepted are finite numbers of at least 0")
         sizes = roi_size if isinstance(roi_size, Sequence) else (roi_size,)
         if any(size is not None and size < 1 for size in sizes):
             raise ValueError(f"roi_size is {roi_size}; every extent must be at least 1")
@@ -127,7 +127,7 @@ class RestorationInferer(Inferer):
         self.progress = progress
         self.overlap = overlap
         self.start = start
-        self.last_prior_scale = last_prior_scale
+        self.last_prior_scales = tuple(last_prior_scales)
         self.halve_on_out_of_memory = halve_on_out_of_memory
         spacing = {"grid": grid, "start": start, "t_first": t_first, "grid_power": grid_power}
         self.times = self._times(num_inference_steps, t_min, fidelity, spacing)
@@ -285,17 +285,18 @@ class RestorationInferer(Inferer):
                 jobs = jobs[len(batch) :]
 
     def _correction(self, correction: Correction | None) -> Correction | None:
-        """The correction of each step, the last of several with gamma scaled."""
-        if correction is None or self.last_prior_scale == 1 or len(self.times) == 2:
+        """The correction of each step, the last ones with gamma scaled."""
+        scales = dict(zip(self.times[-2:0:-1], reversed(self.last_prior_scales), strict=False))
+        if correction is None or not scales:
             return correction
         scaled = getattr(correction, "with_prior_scale", None)
         if scaled is None:
             raise ValueError(
-                f"last_prior_scale is {self.last_prior_scale}; a data_consistency without with_prior_scale(scale) "
-                "needs 1"
+                f"last_prior_scales is {self.last_prior_scales}; a data_consistency without with_prior_scale(scale) "
+                "takes none"
             )
-        last = scaled(self.last_prior_scale)
-        return lambda x0_hat, t: (last if t == self.times[-2] else correction)(x0_hat, t)
+        last = {t: scaled(scale) for t, scale in scales.items()}
+        return lambda x0_hat, t: last.get(t, correction)(x0_hat, t)
 
     def _denoiser(self, network: nn.Module) -> Denoiser:
         """D(x_t, mu, t), tiled and under autocast as configured."""

@@ -117,23 +117,23 @@ def test_hard_projection_holds_the_measurement() -> None:
     torch.testing.assert_close(fft2c(channels_to_complex(restored))[..., mask], kspace[..., mask], atol=1e-5, rtol=1e-5)
 
 
-def test_the_last_correction_alone_has_gamma_scaled() -> None:
-    """As if gamma were a quarter at the time of the last evaluation; a hard projection and one evaluation stay."""
+def test_the_last_corrections_have_gamma_scaled() -> None:
+    """As if gamma were smaller at the times of the last evaluations; a hard projection and one evaluation stay."""
     net, mu, scheduler = network(), images(), D3GMScheduler()
     kspace, mask = fft2c(channels_to_complex(images())), torch.arange(16) % 4 == 0
-    scaled = RestorationInferer(scheduler, last_prior_scale=0.25, batch_size=1)
-    last = scaled.times[-2]
+    scaled = RestorationInferer(scheduler, last_prior_scales=(0.5, 0.25), batch_size=1)
+    factors = {scaled.times[-3]: 0.5, scaled.times[-2]: 0.25}
     noisy = KspaceConsistency(kspace, mask, noise_std=0.01)
-    stated = noisy.with_prior_std(lambda t: scheduler.prior_std(t) * (0.25 if t == last else 1.0))
-    restored = scaled(mu, net, noisy)
-    torch.testing.assert_close(restored, RestorationInferer(scheduler)(mu, net, stated), atol=1e-6, rtol=0)
-    assert float((restored - RestorationInferer(scheduler)(mu, net, noisy)).abs().max()) > 1e-4
+    stated = noisy.with_prior_std(lambda t: scheduler.prior_std(t) * factors.get(t, 1.0))
+    restored, plain = scaled(mu, net, noisy), RestorationInferer(scheduler)
+    torch.testing.assert_close(restored, plain(mu, net, stated), atol=1e-6, rtol=0)
+    assert float((restored - plain(mu, net, noisy)).abs().max()) > 1e-4
     hard = KspaceConsistency(kspace, mask)
-    torch.testing.assert_close(scaled(mu, net, hard), RestorationInferer(scheduler)(mu, net, hard), atol=1e-6, rtol=0)
-    one = [RestorationInferer(scheduler, fidelity=1, last_prior_scale=scale)(mu, net, noisy) for scale in (0.25, 1)]
+    torch.testing.assert_close(scaled(mu, net, hard), plain(mu, net, hard), atol=1e-6, rtol=0)
+    one = [RestorationInferer(scheduler, fidelity=1, last_prior_scales=scales)(mu, net, noisy) for scales in ((0,), ())]
     assert torch.equal(*one)
-    with pytest.raises(ValueError, match="last_prior_scale is 0.25; a data_consistency without with_prior_scale"):
-        RestorationInferer(scheduler, last_prior_scale=0.25)(mu, net, lambda x0_hat, t: x0_hat)
+    with pytest.raises(ValueError, match="last_prior_scales is .0.25,.; a data_consistency without with_prior_scale"):
+        RestorationInferer(scheduler, last_prior_scales=[0.25])(mu, net, lambda x0_hat, t: x0_hat)
 
 
 def test_any_callable_gets_the_whole_batch() -> None:
@@ -267,7 +267,7 @@ def test_compiled_network() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"fidelity": 1.5}, "fidelity is 1.5"),
         ({"fidelity": 0.5, "grid": "t"}, "grid is 't'"),
-        ({"last_prior_scale": -1.0}, "last_prior_scale is -1.0"),
+        ({"last_prior_scales": [0.5, -1.0]}, "last_prior_scales is .0.5, -1.0."),
         ({"overlap": 1.0}, "overlap is 1.0"),
         ({"roi_size": (0, 8)}, "roi_size is"),
         ({"amp": "int8"}, "amp is 'int8'"),
