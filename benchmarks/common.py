@@ -30,7 +30,10 @@ def inference_config(bundle: str) -> dict[str, Any]:
 
 
 def bundle_sampler(bundle: str) -> dict[str, Any]:
-    """The arguments of `RestorationInferer` that make a bundle's own sampler, but for the number of evaluations."""
+    """The arguments of `RestorationInferer` that make a bundle's own sampler, but for the number of evaluations.
+
+    A bundle without a measurement has no ``last_prior_scales``.
+    """
     config = inference_config(bundle)
     options = {name: config[name] for name in SAMPLER if name in config}
     return options | ({"clip": config["inferer"]["clip"]} if "clip" in config["inferer"] else {})

@@ -52,8 +52,14 @@ from monai_d3gm.metrics import (
 )
 from monai_d3gm.networks.checkpoint import weights_hash
 
-POSTERIOR: dict[str, Any] = {"order": 1, "eta": 1.0, "t_first": None, "t_min": 0.02, "grid_power": 1.0}
-POSTERIOR |= {"last_prior_scales": []}
+POSTERIOR: dict[str, Any] = {
+    "order": 1,
+    "eta": 1.0,
+    "t_first": None,
+    "t_min": 0.02,
+    "grid_power": 1.0,
+    "last_prior_scales": [],
+}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "exact posterior, rho": POSTERIOR,
     "exact posterior, t": {**POSTERIOR, "grid": "t"},
@@ -142,8 +148,14 @@ def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         kinds = {"the bundle's": own, **SAMPLERS}
         return {f"{name}: {n}": {**kind, "num_inference_steps": n} for name, kind in kinds.items() for n in counts}
     chosen = {f"the bundle's: {n}": {**own, "num_inference_steps": n} for n in counts}
-    ranges = [arguments.orders, arguments.etas, arguments.t_firsts, arguments.t_mins, arguments.grid_powers]
-    ranges += [arguments.last_prior_scales]
+    ranges = (
+        arguments.orders,
+        arguments.etas,
+        arguments.t_firsts,
+        arguments.t_mins,
+        arguments.grid_powers,
+        arguments.last_prior_scales,
+    )
     for n, *values in itertools.product(counts, *ranges):
         options = dict(zip(SAMPLER, values, strict=True))
         noisy = options["eta"] != 0

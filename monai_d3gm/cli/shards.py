@@ -58,7 +58,6 @@ class Shard:
             return [value]
         import torch.distributed as dist
 
-        store, *_ = next(dist.rendezvous("env://"))
-        store.set_timeout(timedelta(days=30))
+        store, *_ = next(dist.rendezvous("env://", timeout=timedelta(days=30)))
         store.set(f"rank {self.rank}", json.dumps(value))
         return [json.loads(store.get(f"rank {rank}")) for rank in range(self.size)] if self.first else []

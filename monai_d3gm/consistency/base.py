@@ -175,6 +175,12 @@ class MeasurementConsistency(ABC):
 
         Raises:
             ValueError: the scale is out of range.
+
+        >>> from monai_d3gm.consistency import KspaceConsistency
+        >>> kspace, mask = torch.ones(1, 8, 8, dtype=torch.complex64), torch.ones(8, dtype=torch.bool)
+        >>> noisy, x0_hat = KspaceConsistency(kspace, mask, noise_std=0.1), torch.zeros(1, 2, 8, 8)
+        >>> bool((noisy.with_prior_scale(0.0)(x0_hat, 0.5) == x0_hat).all())
+        True
         """
         if not 0 <= scale < float("inf"):
             raise ValueError(f"scale must be finite and >= 0, got {scale!r}")

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from monai_d3gm.data.datasets import InputVolume, find_inputs
 from monai_d3gm.data.images import ImageFileError, Photograph, read_image
 from monai_d3gm.data.pairs import ImagePair
-from monai_d3gm.data.training import TrainingDataset
+from monai_d3gm.data.training import TrainingDataset, check_counts
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import SimulateWeather
 
@@ -172,8 +172,7 @@ class EstimatedWeatherDataset(SimulatedWeatherDataset):
         match_exposure: bool = False,
     ) -> None:
         super().__init__(photographs, length, weather, seed, crop)
-        if crops < 1:
-            raise ValueError(f"crops is {crops}; accepted: 1 or more.")
+        check_counts(crops=crops)
         self.estimate, self.crops, self.augment, self.match_exposure = estimate, crops, augment, match_exposure
         self._last: tuple[int, _Scene] | None = None
 

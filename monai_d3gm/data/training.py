@@ -11,6 +11,13 @@ from torch.utils.data import Dataset
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 
 
+def check_counts(**counts: int) -> None:
+    """Raise ValueError, naming it, where a count is below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; accepted: 1 or more.")
+
+
 class TrainingDataset(Dataset, ABC):
     """Items that depend on ``seed`` and their index alone: a run that was killed goes on with the same items.
 
@@ -24,9 +31,7 @@ class TrainingDataset(Dataset, ABC):
     """
 
     def __init__(self, length: int, seed: int, **sizes: int) -> None:
-        for name, value in {"length": length, **sizes}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; accepted: 1 or more.")
+        check_counts(length=length, **sizes)
         self.length, self.seed = length, seed
 
     def __len__(self) -> int:

@@ -286,7 +286,8 @@ class RestorationInferer(Inferer):
 
     def _correction(self, correction: Correction | None) -> Correction | None:
         """The correction of each step, the last ones with gamma scaled."""
-        scales = dict(zip(self.times[-2:0:-1], reversed(self.last_prior_scales), strict=False))
+        later = self.times[1:-1]  # of the evaluations after the first
+        scales = dict(zip(reversed(later), reversed(self.last_prior_scales), strict=False))
         if correction is None or not scales:
             return correction
         scaled = getattr(correction, "with_prior_scale", None)
