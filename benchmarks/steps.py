@@ -5,7 +5,8 @@
 
 ``curve`` runs each of the samplers below with each number of ``--evaluations``; ``search`` runs all combinations of
 ``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins``, ``--grid-powers`` and
-``--last-prior-scales`` on the rho grid with each number of evaluations. Everything is judged against the
+``--last-prior-scales`` on the rho grid with each number of evaluations, and with ``--refine N`` that many more, on the
+way that Nelder and Mead's method takes from the best with each number. Everything is judged against the
 ``--reference``, by default the exact posterior with 100 evaluations on the rho grid, on the same slices, measurements
 and seeds, by what a sample shows: a sampler is worth it where PSNR is lower by at most 0.05 dB and SSIM by at most
 0.002, the standard deviation over samples is within 10 %, and the radial power spectrum within 0.5 dB in every band.
@@ -37,6 +38,7 @@ from common import SAMPLER, about_run, bundle_sampler, load_model, set_threads, 
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
 from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
+from scipy.optimize import minimize
 from tqdm import tqdm
 
 from monai_d3gm.bundle import find_bundle_root
@@ -68,6 +70,14 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "ODE of order 2, rho": {**POSTERIOR, "eta": 0.0, "order": 2},
     "ODE of order 3, rho": {**POSTERIOR, "eta": 0.0, "order": 3},
     "Euler-Maruyama, t": {**POSTERIOR, "solver": "euler_maruyama", "grid": "t"},
+}
+# what a refinement moves: lowest, highest, first move
+MOVES = {
+    "eta": (0.0, 2.0, 0.1),
+    "t_first": (0.3, 0.95, 0.02),
+    "t_min": (0.01, 0.25, 0.01),
+    "grid_power": (0.4, 2.0, 0.05),
+    "last_prior_scales": (0.0, 1.0, 0.2),
 }
 TOLERANCES = {"psnr": 0.05, "ssim": 0.002, "std": 0.1, "spectrum": 0.5}
 
@@ -104,6 +114,7 @@ def main() -> None:
     parser.add_argument("--t-mins", nargs="+", type=float, default=[0.05, 0.1, 0.15])
     parser.add_argument("--grid-powers", nargs="+", type=float, default=[1.0])
     parser.add_argument("--last-prior-scales", nargs="+", type=json.loads, default=[[]], help="such as [0.5]")
+    parser.add_argument("--refine", type=int, default=0, metavar="N", help="further samplers of a search")
     parser.add_argument("--reference", type=json.loads, default=POSTERIOR | {"num_inference_steps": 100}, help="JSON")
     parser.add_argument("--exact", type=int, default=0, metavar="N", help="evaluations of the exact solution")
     parser.add_argument("--seed", type=int, default=0)
@@ -112,6 +123,8 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    if arguments.refine and arguments.what != "search":
+        parser.error(f"--refine {arguments.refine}: only a search goes on")
     set_threads()
 
     weights = arguments.weights or Path(find_bundle_root(arguments.bundle)) / "models" / "model.pt"
@@ -123,13 +136,31 @@ def main() -> None:
     common |= {"clip": own.get("clip")}
     rows: list[dict[str, Any]] = []
     cases = list(_cases(arguments))
-    with tqdm(total=len(cases) * len(samplers), unit="sampler") as bar:
-        for case in cases:
-            exact = _exact(case, network, scheduler, common, arguments)
-            for name, options in samplers.items():
-                restore = RestorationInferer(scheduler, **common | options)
-                rows += _figures(case, name, restore, network, exact if options["eta"] == 0 else None, arguments.device)
+    solutions = [_exact(case, network, scheduler, common, arguments) for case in cases]
+    counts = sorted({options["num_inference_steps"] for name, options in samplers.items() if name != "reference"})
+    with tqdm(total=len(cases) * (len(samplers) + len(counts) * arguments.refine), unit="sampler") as bar:
+
+        def run(name: str) -> float:
+            options = samplers[name]
+            restore = RestorationInferer(scheduler, **common | options)
+            for case, solution in zip(cases, solutions, strict=True):
+                exact = solution if options["eta"] == 0 else None
+                rows.extend(_figures(case, name, restore, network, exact, arguments.device))
                 bar.update()
+            return _excess(rows, name)
+
+        def further(options: dict[str, Any]) -> float:
+            name = _name(options, options["num_inference_steps"])
+            if name in samplers:
+                return _excess(rows, name)
+            samplers[name] = options
+            return run(name)
+
+        for name in samplers:
+            run(name)
+        for n in counts if arguments.refine else ():
+            best = next(line["sampler"] for line in _judge(rows) if line["evaluations"] == n)
+            _refine(samplers[best], arguments.refine, further)
     table = _judge(rows)
     shown = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in line.items()} for line in table]
     print(format_table(shown, markdown=arguments.markdown))
@@ -161,9 +192,31 @@ def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         noisy = options["eta"] != 0
         if (noisy and options["order"] > 2) or (options["t_first"] or 1) <= options["t_min"]:
             continue
-        name = ", ".join(f"{key} {value}" for key, value in options.items())
-        chosen[f"{name}: {n}"] = {**options, "num_inference_steps": n}
+        chosen[_name(options, n)] = {**options, "num_inference_steps": n}
     return chosen
+
+
+def _name(options: dict[str, Any], evaluations: int) -> str:
+    return ", ".join(f"{key} {options[key]}" for key in SAMPLER) + f": {evaluations}"
+
+
+def _refine(sampler: dict[str, Any], count: int, excess: Callable[[dict[str, Any]], float]) -> None:
+    """Asks for the excess of ``count`` samplers on the way that Nelder and Mead's method takes from one, to 0.001.
+
+    The numbers that it has are moved: no noise stays no noise, and a spacing without ``t_first`` stays without.
+    """
+    numbers = {key: np.atleast_1d(sampler[key]) for key in MOVES if sampler[key]}
+    keys = [key for key, values in numbers.items() for _ in values]
+    lowest, highest, move = np.array([MOVES[key] for key in keys]).T
+    first = np.concatenate(list(numbers.values()))
+    corners = first + np.diag(np.where(first + move > highest, -move, move))
+
+    def moved(x: NDArray[np.float64]) -> float:
+        found = {key: [round(float(v), 3) for v, k in zip(x, keys, strict=True) if k == key] for key in numbers}
+        return excess(sampler | {key: v if isinstance(sampler[key], list) else v[0] for key, v in found.items()})
+
+    options = {"maxfev": count, "initial_simplex": np.stack([first, *corners]), "xatol": 0.0, "fatol": 0.0}
+    minimize(moved, first, method="Nelder-Mead", bounds=list(zip(lowest, highest, strict=True)), options=options)
 
 
 def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
@@ -228,6 +281,10 @@ def _figures(
         if exact is not None:
             row["distance"] = float(np.sqrt(np.mean((shown[0] - exact[k]) ** 2)))
         yield row
+
+
+def _excess(rows: list[dict[str, Any]], sampler: str) -> float:
+    return float(next(line["excess"] for line in _judge(rows) if line["sampler"] == sampler))
 
 
 def _judge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
