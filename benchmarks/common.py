@@ -16,7 +16,7 @@ from monai_d3gm.comparison.run import machine
 from monai_d3gm.data.files import atomic_path
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
 
-SAMPLER = ("order", "eta", "t_first", "t_min", "grid_power", "last_prior_scales")
+SAMPLER = ("order", "eta", "t_first", "t_min", "grid_power", "noise_scaling", "last_prior_scales")
 
 
 def set_threads() -> None:
@@ -32,7 +32,7 @@ def inference_config(bundle: str) -> dict[str, Any]:
 def bundle_sampler(bundle: str) -> dict[str, Any]:
     """The arguments of `RestorationInferer` that make a bundle's own sampler, but for the number of evaluations.
 
-    A bundle without a measurement has no ``last_prior_scales``.
+    A bundle's configuration has those that it uses.
     """
     config = inference_config(bundle)
     options = {name: config[name] for name in SAMPLER if name in config}

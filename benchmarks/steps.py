@@ -4,13 +4,13 @@
     python benchmarks/steps.py search mri_recon --condition 8 --split calibration --output search_8x.json
 
 ``curve`` runs each of the samplers below with each number of ``--evaluations``; ``search`` runs all combinations of
-``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins``, ``--grid-powers`` and
-``--last-prior-scales`` on the rho grid with each number of evaluations, and with ``--refine N`` that many more, on the
-way that Nelder and Mead's method takes from the best with each number. Everything is judged against the
-``--reference``, by default the exact posterior with 100 evaluations on the rho grid, on the same slices, measurements
-and seeds, by what a sample shows: a sampler is worth it where PSNR is lower by at most 0.05 dB and SSIM by at most
-0.002, the standard deviation over samples is within 10 %, and the radial power spectrum within 0.5 dB in every band.
-``excess`` is the largest of the four in units of its tolerance: 1 or less is accepted.
+``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins``, ``--grid-powers``,
+``--noise-scalings`` and ``--last-prior-scales`` on the rho grid with each number of evaluations, and with ``--refine
+N`` that many more, on the way that Nelder and Mead's method takes from the best with each number. All is judged
+against the ``--reference``, by default the exact posterior with 100 evaluations on the rho grid, on the same slices,
+measurements and seeds, by what a sample shows: a sampler is worth it where PSNR is lower by at most 0.05 dB and SSIM by
+at most 0.002, the standard deviation over samples is within 10 %, and the radial power spectrum within 0.5 dB in every
+band. ``excess`` is the largest of the four in units of its tolerance: 1 or less is accepted.
 
 ``--exact N`` adds, for samplers without noise, the root mean square distance of the first sample to the solution of the
 probability-flow equation with N evaluations of order 3 from the same state.
@@ -60,6 +60,7 @@ POSTERIOR: dict[str, Any] = {
     "t_first": None,
     "t_min": 0.02,
     "grid_power": 1.0,
+    "noise_scaling": None,
     "last_prior_scales": [],
 }
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--t-firsts", nargs="+", type=json.loads, default=[None, 0.4, 0.46, 0.55])
     parser.add_argument("--t-mins", nargs="+", type=float, default=[0.05, 0.1, 0.15])
     parser.add_argument("--grid-powers", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--noise-scalings", nargs="+", type=json.loads, default=[None], help="such as [0.08,0.6]")
     parser.add_argument("--last-prior-scales", nargs="+", type=json.loads, default=[[]], help="such as [0.5]")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="further samplers of a search")
     parser.add_argument("--reference", type=json.loads, default=POSTERIOR | {"num_inference_steps": 100}, help="JSON")
@@ -185,6 +187,7 @@ def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         arguments.t_firsts,
         arguments.t_mins,
         arguments.grid_powers,
+        arguments.noise_scalings,
         arguments.last_prior_scales,
     )
     for n, *values in itertools.product(counts, *ranges):

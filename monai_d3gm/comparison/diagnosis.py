@@ -255,7 +255,7 @@ def _states(
     seen: dict[float, Tensor] = {}
 
     def keep(step: Step) -> None:
-        seen[round(step.t * steps) / steps] = step.x
+        seen[round(float(step.t) * steps) / steps] = step.x
 
     result = sample(
         scheduler.denoiser(network),

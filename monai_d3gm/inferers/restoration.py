@@ -54,6 +54,11 @@ class RestorationInferer(Inferer):
         t_min: the last time at which the rho grid evaluates the network; sets rho_end.
         t_first: where the first step of the rho grid leads (`time_grid`); None spaces it as the others.
         grid_power: of the rho grid's spacing: 1 uniform in rho, below 1 closer towards ``t_min``.
+        noise_scaling: two numbers, a reference r > 0 and an exponent p >= 0: an image's own grid has
+            (d / r)^p times the noise c / a of the grid described by the above at every time between the first and the
+            last, an eighth to eight times, where d is the amplitude of the change that the first evaluation makes to
+            it (`change_amplitude`). What the measurement leaves open spreads further where the change is large, and
+            steps are well spent only where the noise is like that spread. None for the same grid for all images.
         last_prior_scales: factors of the consistency's gamma (``prior_std``) in the last corrections, as many as there
             are factors, but never in the first. The network removes the noise that a correction puts back with the
             measurement only as far as it is evaluated afterwards; below 1 less of it stays in the image. No influence
@@ -95,6 +100,7 @@ class RestorationInferer(Inferer):
         t_min: float = T_MIN,
         t_first: float | None = None,
         grid_power: float = 1.0,
+        noise_scaling: Sequence[float] | None = None,
         last_prior_scales: Sequence[float] = (),
         start: float = 1.0,
         temperature: float = 1.0,
@@ -115,6 +121,12 @@ class RestorationInferer(Inferer):
             raise ValueError(f"overlap is {overlap}; accepted is 0 to below 1")
         if not all(0 <= scale < float("inf") for scale in last_prior_scales):
             raise ValueError(f"last_prior_scales is {last_prior_scales}; accepted are finite numbers of at least 0")
+        if noise_scaling is not None:
+            reference, exponent = noise_scaling if len(noise_scaling) == 2 else (0.0, 0.0)
+            if not (0 < reference < float("inf") and 0 <= exponent < float("inf")):
+                raise ValueError(
+                    f"noise_scaling is {noise_scaling}; accepted are a reference above 0 and an exponent of at least 0"
+                )
         sizes = roi_size if isinstance(roi_size, Sequence) else (roi_size,)
         if any(size is not None and size < 1 for size in sizes):
             raise ValueError(f"roi_size is {roi_size}; every extent must be at least 1")
@@ -128,6 +140,7 @@ class RestorationInferer(Inferer):
         self.overlap = overlap
         self.start = start
         self.last_prior_scales = tuple(last_prior_scales)
+        self.noise_scaling = noise_scaling
         self.halve_on_out_of_memory = halve_on_out_of_memory
         spacing = {"grid": grid, "start": start, "t_first": t_first, "grid_power": grid_power}
         self.times = self._times(num_inference_steps, t_min, fidelity, spacing)
@@ -270,6 +283,7 @@ class RestorationInferer(Inferer):
                         initial=None if initial is None else initial[indices],
                         items=[(keys[index], number) for index, number in batch],
                         correct=self._correction(select(indices) if select else correction),
+                        noise_factor=self._noise_factor,
                         callback=advance,
                         **self.options,
                     )
@@ -285,9 +299,8 @@ class RestorationInferer(Inferer):
                 jobs = jobs[len(batch) :]
 
     def _correction(self, correction: Correction | None) -> Correction | None:
-        """The correction of each step, the last ones with gamma scaled."""
-        later = self.times[1:-1]  # of the evaluations after the first
-        scales = dict(zip(reversed(later), reversed(self.last_prior_scales), strict=False))
+        """The correction of each step, to be called in their order, the last ones with gamma scaled."""
+        scales = self.last_prior_scales[-(len(self.times) - 2) :] if len(self.times) > 2 else ()
         if correction is None or not scales:
             return correction
         scaled = getattr(correction, "with_prior_scale", None)
@@ -296,8 +309,17 @@ class RestorationInferer(Inferer):
                 f"last_prior_scales is {self.last_prior_scales}; a data_consistency without with_prior_scale(scale) "
                 "takes none"
             )
-        last = {t: scaled(scale) for t, scale in scales.items()}
-        return lambda x0_hat, t: last.get(t, correction)(x0_hat, t)
+        first = [correction] * (len(self.times) - 1 - len(scales))
+        steps = iter([*first, *(scaled(scale) for scale in scales)])
+        return lambda x0_hat, t: next(steps)(x0_hat, t)
+
+    @property
+    def _noise_factor(self) -> Callable[[Tensor], Tensor] | None:
+        """The factors of noise of `noise_scaling`, as a function of the change that the first evaluation makes."""
+        if self.noise_scaling is None:
+            return None
+        reference, exponent = self.noise_scaling
+        return lambda change: ((change_amplitude(change) / reference) ** exponent).clamp(1 / 8, 8)
 
     def _denoiser(self, network: nn.Module) -> Denoiser:
         """D(x_t, mu, t), tiled and under autocast as configured."""
@@ -307,7 +329,7 @@ class RestorationInferer(Inferer):
         else:
             evaluate = _tiled(whole, self.roi_size, self.overlap, size_multiple(network))
 
-        def denoise(x_t: Tensor, mu: Tensor, t: float) -> Tensor:
+        def denoise(x_t: Tensor, mu: Tensor, t: Any) -> Tensor:
             with torch.autocast(mu.device.type, self.amp, enabled=self.amp is not None):
                 return evaluate(x_t, mu, t)
 
@@ -317,7 +339,7 @@ class RestorationInferer(Inferer):
 def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, multiple: int) -> Denoiser:
     """The denoiser evaluated tile by tile. Tiles lie on multiples of the network's stride, as the whole image does."""
 
-    def evaluate(x_t: Tensor, mu: Tensor, t: float) -> Tensor:
+    def evaluate(x_t: Tensor, mu: Tensor, t: Any) -> Tensor:
         extent = mu.shape[2:]
         sizes = (roi_size,) * len(extent) if isinstance(roi_size, int) else tuple(roi_size)
         if len(sizes) != len(extent):
@@ -325,11 +347,12 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
         state, condition = pad_to_multiple(x_t, multiple), pad_to_multiple(mu, multiple)
         roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, state.shape[2:], strict=True)]
         steps = [max(int(size * (1 - overlap)) // multiple, 1) * multiple for size in roi]
+        time_of = t if isinstance(t, Tensor) else torch.tensor([t] * len(state), dtype=torch.float64)
         restored = sliding_window_inference(
             state,
             roi_size=roi,
             sw_batch_size=1,
-            predictor=lambda tile, places: denoise(tile, condition[tuple(places[0])], t),
+            predictor=lambda tile, places: denoise(tile, condition[tuple(places[0])], float(time_of[places[0][0]])),
             with_coord=True,
             overlap=[1 - (step + 0.5) / size for step, size in zip(steps, roi, strict=True)],  # MONAI rounds down
             roi_weight_map=_blending_weights(roi).to(mu.device),
@@ -350,6 +373,26 @@ def _blending_weights(roi: Sequence[int]) -> Tensor:
         position = torch.arange(size) - (size - 1) / 2
         weights = weights[..., None] * torch.exp(-0.5 * (position / (size / 8)) ** 2)
     return weights
+
+
+def change_amplitude(change: Tensor) -> Tensor:
+    """Amplitude of images where they have one: sqrt(sum d^4 / sum d^2), the root mean square weighted by energy.
+
+    Background, where nothing changes, does not count: a crop around the object has the same amplitude.
+
+    Args:
+        change: d, (B, C, *spatial).
+
+    Returns:
+        (B,) float32, in the images' units; the smallest positive normal number where an image is zero everywhere.
+
+    >>> change = torch.tensor([[[0.0, 0.0, 0.25, -0.25]], [[0.5, 0.5, 0.5, 0.5]]])
+    >>> change_amplitude(change)
+    tensor([0.2500, 0.5000])
+    """
+    least = torch.finfo(torch.float32).tiny
+    energy = change.flatten(1).float().square()
+    return (energy.square().sum(1) / energy.sum(1).clamp(min=least)).sqrt().clamp(min=least)
 
 
 def _to_slices(volume: Tensor) -> Tensor:

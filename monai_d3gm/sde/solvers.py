@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ T_MIN = 0.02
 
 _GRIDS = ("rho", "t")
 _MAX_ORDER = 3
+_NEAREST = 0.9
+"""Share of the way in rho to the first time, or to the last, that an image's own factor may take the next to it."""
 
 
 class Solver(Protocol):
@@ -153,13 +155,13 @@ class Step:
 
     Attributes:
         index: of the evaluation, from 0.
-        t: its time.
+        t: its time; (B,) where ``noise_factor`` gave the images different ones.
         x: the state there (B, ...).
         x0_hat: the prediction, clipped and corrected as asked for.
     """
 
     index: int
-    t: float
+    t: float | Tensor
     x: Tensor
     x0_hat: Tensor
 
@@ -233,7 +235,7 @@ def time_grid(
 
 @torch.no_grad()
 def sample(
-    denoiser: Callable[[Tensor, Tensor, float], Tensor],
+    denoiser: Callable[[Tensor, Tensor, Any], Tensor],
     mu: Tensor,
     process: DiffusionProcess,
     *,
@@ -250,7 +252,8 @@ def sample(
     seed: int = 0,
     items: Sequence[Key] | None = None,
     clip: tuple[float, float] | None = None,
-    correct: Callable[[Tensor, float], Tensor] | None = None,
+    correct: Callable[[Tensor, Any], Tensor] | None = None,
+    noise_factor: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[Step], None] | None = None,
 ) -> Tensor:
     """Draw clean images given degraded ones, by the reverse process from ``t = 1`` (or ``start``) to 0.
@@ -261,7 +264,7 @@ def sample(
     steps from 0 again, so give it another seed. Computes in ``mu``'s dtype, half precisions in float32; no gradients.
 
     Args:
-        denoiser: ``(x_t, mu, t) -> x0_hat``, with ``t`` a float.
+        denoiser: ``(x_t, mu, t) -> x0_hat``, with ``t`` a float, or (B,) where ``noise_factor`` gave different times.
         mu: degraded images (B, ...), finite.
         process: the diffusion process.
         steps: evaluations of the denoiser, at least 1.
@@ -282,6 +285,9 @@ def sample(
         items: a key per batch element, int, string or (item, sample); by default its index.
         clip: (low, high) to clip each prediction to, or None.
         correct: ``(x0_hat, t) -> x0_hat``, applied to each prediction after clipping: measurement consistency.
+        noise_factor: factors (B,), above 0, of c / a at the times between the first and the last, each image's own,
+            as a function of the first ``x0_hat - mu`` (before ``correct``). What lies twice as far from mu has the same
+            trajectory at twice the noise. A factor is limited so that the times stay between the first and the last.
         callback: called with each :class:`Step`.
 
     Returns:
@@ -320,11 +326,24 @@ def sample(
         x = mean + temperature * std * noise(INITIAL_STEP)
         del mean
 
-    predictions: list[tuple[float, Tensor]] = []
-    for index, (t, s) in enumerate(zip(moments, moments[1:], strict=False)):
+    grids: list[tuple[Any, list[float]]] = [(slice(None), moments)]  # images, and the times that they share
+    predictions: list[tuple[int, Tensor]] = []
+
+    def law(where: Any, grid: list[float], index: int, eta: float) -> tuple[Tensor, float]:
+        t, s = grid[index], grid[index + 1]
+        if float(process.noise_std(t)) == 0:
+            a, b, spread = _floats(process, s)
+            return a * predictions[0][1][where] + b * condition[where], spread
+        past = [(grid[k], x0_hat[where]) for k, x0_hat in predictions if float(process.noise_std(grid[k])) > 0]
+        return step_of(process, x[where], condition[where], t, s, past, order=order, eta=eta)
+
+    for index, s in enumerate(moments[1:]):
+        t = _time_of_each(grids, index, len(mu))
         x0_hat = _fitting("denoiser", denoiser(x, condition, t), x)
         if clip is not None:
             x0_hat = x0_hat.clamp(*clip)
+        if noise_factor is not None and index == 0:
+            grids = _own_grids(process, moments, noise_factor(x0_hat - condition), len(mu))
         if correct is not None:
             x0_hat = _fitting("correct", correct(x0_hat, t), x)
         if callback is not None:
@@ -332,16 +351,22 @@ def sample(
         if s == 0:
             x = x0_hat
             continue
-        if float(process.noise_std(t)) == 0:
-            a, b, spread = _floats(process, s)
-            mean = a * x0_hat + b * condition
+        predictions = [(index, x0_hat), *predictions]
+        eta_here = ends[0] + (ends[1] - ends[0]) * index / max(last, 1)
+        laws = [(where, *law(where, grid, index, eta_here)) for where, grid in grids]
+        if temperature * max(spread for *_, spread in laws) > 0:
+            drawn = noise(index)
+            for where, mean, spread in laws:
+                mean.add_(drawn[where], alpha=temperature * spread)
+            del drawn
+        if len(laws) > 1:
+            x = torch.empty_like(x)
+            for where, mean, _ in laws:
+                x[where] = mean
         else:
-            predictions = [(t, x0_hat), *predictions]
-            eta_here = ends[0] + (ends[1] - ends[0]) * index / max(last, 1)
-            mean, spread = step_of(process, x, condition, t, s, predictions, order=order, eta=eta_here)
-        x = noise(index).mul_(temperature * spread).add_(mean) if temperature * spread > 0 else mean
+            x = laws[0][1]
         predictions = predictions[: order - 1]
-        del mean, x0_hat  # what is not needed for the next evaluation is not kept through it
+        del laws, x0_hat  # what is not needed for the next evaluation is not kept through it
     return x.to(mu.dtype)
 
 
@@ -379,6 +404,36 @@ def _resolve_times(
             f"start must be left out or equal times[0] = {moments[0]} where times are given, got {start!r}."
         )
     return moments
+
+
+def _own_grids(
+    process: DiffusionProcess, moments: list[float], factors: Tensor, batch: int
+) -> list[tuple[Any, list[float]]]:
+    """The images of each grid, and the grid: the times at which c / a is a factor times what it is at ``moments``."""
+    factors = factors.detach().cpu().double()
+    if factors.shape != (batch,) or not bool((torch.isfinite(factors) & (factors > 0)).all()):
+        raise ValueError(f"noise_factor must give finite factors above 0 of shape ({batch},), got {factors.tolist()}.")
+    rho = process.rho(torch.tensor(moments, dtype=torch.float64))
+    most, least = (_NEAREST * float(end) for end in (rho[1] - rho[0], rho[-2] - rho[-1]))
+    images: dict[float, list[int]] = {}
+    for image, factor in enumerate(factors.tolist()):
+        images.setdefault(factor, []).append(image)
+    grids = []
+    for factor, where in images.items():
+        shift = max(min(math.log(factor), most), least)
+        grid = [moments[0], *process.time_of_rho(rho[1:-1] - shift).tolist(), moments[-1]]
+        grids.append((slice(None) if len(images) == 1 else torch.tensor(where), grid))
+    return grids
+
+
+def _time_of_each(grids: list[tuple[Any, list[float]]], index: int, batch: int) -> float | Tensor:
+    """The time of an evaluation, or (B,) where images differ in it."""
+    if len({grid[index] for _, grid in grids}) == 1:
+        return grids[0][1][index]
+    times = torch.empty(batch, dtype=torch.float64)
+    for where, grid in grids:
+        times[where] = grid[index]
+    return times
 
 
 def _check_start(first: float, mu: Tensor, state: Tensor | None, initial: Tensor | None) -> None:

@@ -136,6 +136,59 @@ def test_the_last_corrections_have_gamma_scaled() -> None:
         RestorationInferer(scheduler, last_prior_scales=[0.25])(mu, net, lambda x0_hat, t: x0_hat)
 
 
+def changing(amounts: Tensor) -> tuple[D3GMScheduler, nn.Module, list[Any]]:
+    """A denoiser that adds a checkerboard of each image's own amplitude to mu, in a scheduler, and the times it saw."""
+    seen: list[Any] = []
+    sign = 1.0 - 2 * (torch.arange(16)[:, None] + torch.arange(16)).remainder(2)
+
+    class Changing(D3GMScheduler):
+        def denoiser(self, network: nn.Module) -> Any:
+            def denoise(x_t: Tensor, mu: Tensor, t: float | Tensor) -> Tensor:
+                seen.append(t)
+                return mu + amounts[:, None, None, None] * sign
+
+            return denoise
+
+    return Changing(), nn.Identity(), seen
+
+
+def test_noise_scaling_gives_each_image_its_own_grid() -> None:
+    """c / a at the inner times is (d / r)^p times what it is without; the expected numbers come from the formula."""
+    amounts = torch.tensor([0.05, 0.1, 0.2, 0.1])
+    scheduler, net, seen = changing(amounts)
+    plain = RestorationInferer(scheduler, num_inference_steps=4, t_first=0.5, t_min=0.1)
+    scaled = RestorationInferer(scheduler, num_inference_steps=4, t_first=0.5, t_min=0.1, noise_scaling=(0.1, 0.5))
+    scaled(images(4), net)
+    assert seen[0] == 1.0 and len(seen) == 4
+    for t, before in zip(seen[1:], plain.times[1:-1], strict=True):
+        noise = torch.exp(scheduler.process.rho(before) - scheduler.process.rho(t))
+        torch.testing.assert_close(noise, (amounts.double() / 0.1).sqrt(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"order": 3}, {"eta": (0.0, 1.5)}, {"roi_size": 16}])
+def test_noise_scaling_is_an_images_own(options: dict[str, Any]) -> None:
+    """A batch of images that change differently equals its elements, and tiles see their image's time."""
+    net, scheduler = network(), D3GMScheduler()
+    mu = images(3, (24, 16)) * torch.tensor([1.0, 0.5, 2.0])[:, None, None, None]
+    restore = RestorationInferer(scheduler, t_first=0.5, noise_scaling=(0.1, 1.0), **options)
+    together = restore(mu, net)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], restore(mu[i : i + 1], net, items=[i]), atol=1e-5, rtol=0)
+    without = RestorationInferer(scheduler, t_first=0.5, **options)
+    assert float((together - without(mu, net)).abs().max()) > 1e-4
+    flat = RestorationInferer(scheduler, t_first=0.5, noise_scaling=(0.1, 0.0), **options)
+    torch.testing.assert_close(flat(mu, net), without(mu, net), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("amount", [0.0, 1e-4, 1e4])
+def test_noise_scaling_stays_between_the_ends(amount: float) -> None:
+    """However little or much an image changes, the times decrease from 1 to 0."""
+    scheduler, net, seen = changing(torch.tensor([amount]))
+    restored = RestorationInferer(scheduler, noise_scaling=(0.1, 1.0))(images(1), net)
+    assert torch.isfinite(restored).all()
+    assert all(later < earlier for earlier, later in zip(seen, [*seen[1:], 0.0], strict=True))
+
+
 def test_any_callable_gets_the_whole_batch() -> None:
     shapes = []
 
@@ -268,6 +321,8 @@ def test_compiled_network() -> None:
         ({"fidelity": 1.5}, "fidelity is 1.5"),
         ({"fidelity": 0.5, "grid": "t"}, "grid is 't'"),
         ({"last_prior_scales": [0.5, -1.0]}, "last_prior_scales is .0.5, -1.0."),
+        ({"noise_scaling": [0.0, 1.0]}, "noise_scaling is .0.0, 1.0."),
+        ({"noise_scaling": [0.1]}, "noise_scaling is .0.1."),
         ({"overlap": 1.0}, "overlap is 1.0"),
         ({"roi_size": (0, 8)}, "roi_size is"),
         ({"amp": "int8"}, "amp is 'int8'"),

@@ -407,6 +407,38 @@ def test_temperature_scales_all_noise() -> None:
     assert torch.equal(cold, same)
 
 
+@every_process
+@pytest.mark.parametrize("last", [0.0, 0.05])
+def test_noise_factor_multiplies_the_noise_at_the_inner_times(process: DiffusionProcess, last: float) -> None:
+    """Each image follows the trajectory that the times with its factor of c / a give; the first prediction is given."""
+    mu, clean = images(3), images(3).flip(0)
+    times, factors = [1.0, 0.6, 0.4, 0.2, last], torch.tensor([0.7, 1.0, 1.2])
+    given: list[torch.Tensor] = []
+
+    def factor_of(change: torch.Tensor) -> torch.Tensor:
+        given.append(change)
+        return factors
+
+    def denoiser(x: torch.Tensor, mu: torch.Tensor, t: float | torch.Tensor) -> torch.Tensor:
+        b = torch.as_tensor(process.curves(t)[1]).reshape(-1, *(1,) * (x.ndim - 1))
+        return (0.25 * clean + 0.5 * mu + 0.25 * torch.tanh(x - b * mu)).to(x)
+
+    options = {"order": 2, "eta": 0.5, "items": ["a", "b", "c"]}
+    together = sample(denoiser, mu, process, times=times, noise_factor=factor_of, **options)
+    assert len(given) == 1
+    for i, factor in enumerate(factors.tolist()):
+        rho = process.rho(torch.tensor(times[1:-1], dtype=torch.float64)) - math.log(factor)
+        own = [1.0, *process.time_of_rho(rho).tolist(), last]
+        alone = sample(denoiser, mu, process, times=own, **options)
+        torch.testing.assert_close(together[i], alone[i])
+
+
+@pytest.mark.parametrize("factors", [torch.ones(3), torch.tensor([1.0, 0.0]), torch.tensor([1.0, torch.nan])])
+def test_noise_factors_that_are_none(factors: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="noise_factor must give finite factors above 0 of shape .2,."):
+        sample(lambda x, mu, t: mu, images(2), D3GMProcess(), noise_factor=lambda change: factors)
+
+
 def test_clip_then_correct_then_callback() -> None:
     seen: list[Step] = []
 
