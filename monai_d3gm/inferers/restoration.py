@@ -121,12 +121,13 @@ class RestorationInferer(Inferer):
             raise ValueError(f"overlap is {overlap}; accepted is 0 to below 1")
         if not all(0 <= scale < float("inf") for scale in last_prior_scales):
             raise ValueError(f"last_prior_scales is {last_prior_scales}; accepted are finite numbers of at least 0")
-        if noise_scaling is not None:
-            reference, exponent = noise_scaling if len(noise_scaling) == 2 else (0.0, 0.0)
-            if not (0 < reference < float("inf") and 0 <= exponent < float("inf")):
-                raise ValueError(
-                    f"noise_scaling is {noise_scaling}; accepted are a reference above 0 and an exponent of at least 0"
-                )
+        within = noise_scaling is None or (
+            len(noise_scaling) == 2 and 0 < noise_scaling[0] < float("inf") and 0 <= noise_scaling[1] < float("inf")
+        )
+        if not within:
+            raise ValueError(
+                f"noise_scaling is {noise_scaling}; accepted are a reference above 0 and an exponent of at least 0"
+            )
         sizes = roi_size if isinstance(roi_size, Sequence) else (roi_size,)
         if any(size is not None and size < 1 for size in sizes):
             raise ValueError(f"roi_size is {roi_size}; every extent must be at least 1")
