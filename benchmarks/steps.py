@@ -152,9 +152,10 @@ def main() -> None:
             return _excess(rows, name)
 
         def further(options: dict[str, Any]) -> float:
+            known = next((name for name, each in samplers.items() if each == options), None)
+            if known is not None:
+                return _excess(rows, known)
             name = _name(options, options["num_inference_steps"])
-            if name in samplers:
-                return _excess(rows, name)
             samplers[name] = options
             return run(name)
 
@@ -206,7 +207,7 @@ def _name(options: dict[str, Any], evaluations: int) -> str:
 def _refine(sampler: dict[str, Any], count: int, excess: Callable[[dict[str, Any]], float]) -> None:
     """Asks for the excess of ``count`` samplers on the way that Nelder and Mead's method takes from one, to 0.001.
 
-    The numbers that it has are moved: no noise stays no noise, and a spacing without ``t_first`` stays without.
+    What it has of `MOVES` is moved: no noise stays no noise, and a spacing without ``t_first`` stays without.
     """
     numbers = {key: np.atleast_1d(sampler[key]) for key in MOVES if sampler[key]}
     keys = [key for key, values in numbers.items() for _ in values]

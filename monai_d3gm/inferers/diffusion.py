@@ -116,7 +116,7 @@ class D3GMInferer(DiffusionInferer):
             mode: ``concat``.
             verbose: show a progress bar.
             options: further arguments of :func:`monai_d3gm.sde.sample`: order, eta, temperature, seed, items, clip,
-                correct.
+                correct, noise_factor.
 
         Returns:
             (B, C, *spatial); with ``save_intermediates`` a pair of it and the list of intermediate states.

@@ -328,13 +328,14 @@ def sample(
 
     grids: list[tuple[Any, list[float]]] = [(slice(None), moments)]  # images, and the times that they share
     predictions: list[tuple[int, Tensor]] = []
+    begin = int(float(process.noise_std(moments[0])) == 0)  # where multistep history does
 
     def law(where: Any, grid: list[float], index: int, eta: float) -> tuple[Tensor, float]:
         t, s = grid[index], grid[index + 1]
-        if float(process.noise_std(t)) == 0:
+        if index < begin:
             a, b, spread = _floats(process, s)
             return a * predictions[0][1][where] + b * condition[where], spread
-        past = [(grid[k], x0_hat[where]) for k, x0_hat in predictions if float(process.noise_std(grid[k])) > 0]
+        past = [(grid[k], x0_hat[where]) for k, x0_hat in predictions if k >= begin]
         return step_of(process, x[where], condition[where], t, s, past, order=order, eta=eta)
 
     for index, s in enumerate(moments[1:]):
@@ -414,16 +415,13 @@ def _own_grids(
     if factors.shape != (batch,) or not bool((torch.isfinite(factors) & (factors > 0)).all()):
         raise ValueError(f"noise_factor must give finite factors above 0 of shape ({batch},), got {factors.tolist()}.")
     rho = process.rho(torch.tensor(moments, dtype=torch.float64))
-    most, least = (_NEAREST * float(end) for end in (rho[1] - rho[0], rho[-2] - rho[-1]))
-    images: dict[float, list[int]] = {}
-    for image, factor in enumerate(factors.tolist()):
-        images.setdefault(factor, []).append(image)
-    grids = []
-    for factor, where in images.items():
-        shift = max(min(math.log(factor), most), least)
-        grid = [moments[0], *process.time_of_rho(rho[1:-1] - shift).tolist(), moments[-1]]
-        grids.append((slice(None) if len(images) == 1 else torch.tensor(where), grid))
-    return grids
+    most, least = _NEAREST * (rho[1] - rho[0]), _NEAREST * (rho[-2] - rho[-1])
+    distinct, which = factors.unique(return_inverse=True)
+    inner = process.time_of_rho(rho[1:-1] - distinct.log().clamp(least, most)[:, None]).tolist()
+    grids = [[moments[0], *times, moments[-1]] for times in inner]
+    if len(grids) == 1:
+        return [(slice(None), grids[0])]
+    return [((which == k).nonzero()[:, 0], grid) for k, grid in enumerate(grids)]
 
 
 def _time_of_each(grids: list[tuple[Any, list[float]]], index: int, batch: int) -> float | Tensor:
