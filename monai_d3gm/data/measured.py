@@ -104,9 +104,8 @@ class MeasuredKspaceDataset(TrainingDataset):
         mask = cartesian_mask(width, acceleration, name, seed=int(rng.integers(2**32)))
         height = self.strip or rows
         start = int(rng.integers(rows - height + 1))
-        item = undersampled_strip(full * mask, ifft2c(full), mask, start, height)
+        item = undersampled_strip(full * mask, ifft2c(full), mask, start, height, noise_std=noise_std)
         return item | {
-            "noise_std": torch.tensor(noise_std / float(item["scale"]), dtype=torch.float32),
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
             "index": index,
             "key": f"{file.path.stem}:{slice_number}:{index}",

@@ -25,6 +25,7 @@ from monai_d3gm.transforms.kspace.functional import (
     keyed_generator,
     magnitude_scale,
     phase_constrained,
+    phase_constraint_weight,
     phase_reference,
     simulate_kspace,
     zero_filled,
@@ -127,9 +128,8 @@ class SimulatedKspaceDataset(TrainingDataset):
         height = self.strip or self.height
         rows = np.flatnonzero(object_mask(picture).any(axis=1))
         start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
-        item = undersampled_strip(kspace * mask, image, mask, start, height, tolerance)
+        item = undersampled_strip(kspace * mask, image, mask, start, height, noise_std=noise_std, tolerance=tolerance)
         return item | {
-            "noise_std": torch.tensor(noise_std / float(item["scale"]), dtype=torch.float32),
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
             "index": index,
             "key": f"{name}:{index}",
@@ -137,7 +137,14 @@ class SimulatedKspaceDataset(TrainingDataset):
 
 
 def undersampled_strip(
-    kspace: torch.Tensor, image: torch.Tensor, mask: torch.Tensor, start: int, height: int, tolerance: float = 0.002
+    kspace: torch.Tensor,
+    image: torch.Tensor,
+    mask: torch.Tensor,
+    start: int,
+    height: int,
+    *,
+    noise_std: float,
+    tolerance: float = 0.002,
 ) -> dict[str, Any]:
     """The part of a training item that measurement and image make, in units of the whole zero-filled magnitude.
 
@@ -147,20 +154,23 @@ def undersampled_strip(
         mask: (W,), True where sampled.
         start: first row kept.
         height: rows kept.
+        noise_std: the noise's standard deviation per real and imaginary part, in k-space's units.
         tolerance: of the phase-constrained estimate.
 
     Returns:
-        ``image``, ``mu``, ``kspace``, ``phase``, ``mask`` and ``scale`` as in `SimulatedKspaceDataset`.
+        ``image``, ``mu``, ``kspace``, ``phase``, ``mask``, ``noise_std`` and ``scale`` as in `SimulatedKspaceDataset`.
     """
     scale = magnitude_scale(zero_filled(kspace).abs())
     phase = phase_reference(kspace, mask)
+    weight = phase_constraint_weight(kspace[None], mask, phase[None], noise_std)
     kspace = crop_readout(kspace, start, height) / scale
     image, phase = image[start : start + height] / scale, phase[start : start + height]
     return {
         "image": complex_to_channels(image * phase.conj()),
-        "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None], tolerance=tolerance)),
+        "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None], weight, tolerance)),
         "kspace": kspace,
         "phase": phase,
         "mask": mask[None],
+        "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
         "scale": torch.tensor(scale, dtype=torch.float32),
     }

@@ -117,7 +117,7 @@ def test_the_estimate_is_that_of_the_transform_and_nearer_the_truth(single: Path
     """`mu` belongs to the slice's own k-space and phase; the zero-filled image has its first meaning."""
     for item in (KspaceSliceDataset(single)[1], KspaceSliceDataset(bundled_epi_path(), coils=3)[3]):
         maps = item.get("sensitivity_maps")
-        estimate, phase = PhaseConstrain()(item["kspace"], item["mask"], maps)
+        estimate, phase = PhaseConstrain()(item["kspace"], item["mask"], maps, item["noise_std"])
         assert torch.equal(item["mu"], estimate) and torch.equal(item["phase"], phase)
         assert torch.allclose(item["zero_filled"], ZeroFilled()(item["kspace"], maps), atol=1e-6)
         assert torch.allclose(phase.abs(), torch.ones(()), atol=1e-6)

@@ -15,7 +15,7 @@ from torch import Tensor
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
 from monai_d3gm.transforms import PhaseConstrain, PhaseConstraind, ZeroFilled
 from monai_d3gm.transforms.kspace import functional
-from monai_d3gm.transforms.kspace.functional import phase_constrained, phase_reference
+from monai_d3gm.transforms.kspace.functional import phase_constrained, phase_constraint_weight, phase_reference
 
 HEIGHT, WIDTH = 32, 48
 
@@ -119,6 +119,53 @@ def test_without_a_centre_the_reference_is_one() -> None:
     image = positive() * np.exp(0.7j)
     estimate, phase = PhaseConstrain()((fft2c(image) * mask).to(torch.complex64), mask)
     assert torch.equal(phase, torch.ones_like(phase)) and torch.isfinite(estimate).all()
+
+
+# --- the weight -------------------------------------------------------------------------------------------------
+
+
+def with_share(share: float, size: int = 128) -> Tensor:
+    """A flat image, so that the phase is known, with white detail, of which the imaginary part has a share."""
+    generator = torch.Generator().manual_seed(0)
+    real, imaginary = torch.randn(2, size, size, generator=generator, dtype=torch.float64)
+    return 10 + torch.complex((1 - share) ** 0.5 * real, share**0.5 * imaginary)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.5), (0.08, 0.5), (0.2, 0.125), (0.5, 0.02), (0.9, 0.0)])
+def test_the_weight_falls_with_the_imaginary_share_of_the_detail(share: float, expected: float) -> None:
+    """The formula's value for the share that was made; the share is measured on 11 lines, to about a tenth."""
+    mask = lines(10, 128)
+    weight = phase_constraint_weight(fft2c(with_share(share))[None] * mask, mask, torch.ones(1, 128, 128))
+    assert weight == pytest.approx(expected, rel=0.25)
+
+
+def test_noise_is_no_imaginary_detail() -> None:
+    mask, noise_std = lines(10, 128), 0.8
+    noise = torch.complex(*torch.randn(2, 128, 128, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    kspace, maps = (fft2c(with_share(0.0)) + noise_std * noise)[None] * mask, torch.ones(1, 128, 128)
+    assert phase_constraint_weight(kspace, mask, maps, noise_std) == 0.5
+    # an imaginary share of 0.64 / (1 + 2 * 0.64) = 0.28, were it taken for detail
+    assert phase_constraint_weight(kspace, mask, maps) == pytest.approx(0.5 * (0.1 / 0.28) ** 2, rel=0.25)
+
+
+def test_the_weight_falls_with_the_coils_that_differ() -> None:
+    """n is the number of coils where each sees a part of its own of equal energy, and 1 where all see the same."""
+    image, mask = torch.full((64, 64), 10.0, dtype=torch.complex128), lines(5, 64)
+    image += 0.5 * torch.cos(torch.arange(64) * 2.5)[:, None]
+    same = torch.full((4, 64, 64), 0.5, dtype=torch.complex128)
+    apart = torch.zeros_like(same)
+    for coil in range(4):
+        apart[coil, 16 * coil : 16 * coil + 16] = 1
+    weights = [phase_constraint_weight(fft2c(maps * image) * mask, mask, maps) for maps in (same, apart)]
+    assert weights == pytest.approx([0.5, 0.5 / 16], rel=0.02)
+    mixed, _ = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.complex128))
+    maps = torch.einsum("cd,dhw->chw", mixed, apart)
+    assert phase_constraint_weight(fft2c(maps * image) * mask, mask, maps) == pytest.approx(weights[1], rel=1e-6)
+
+
+def test_without_a_centre_nothing_is_constrained() -> None:
+    mask, maps = torch.arange(WIDTH) % 4 == 1, torch.ones(1, HEIGHT, WIDTH)
+    assert phase_constraint_weight(fft2c(positive())[None] * mask, mask, maps) == 0.0
 
 
 # --- the estimate -----------------------------------------------------------------------------------------------
@@ -238,7 +285,8 @@ def test_array_and_dictionary_forms(coils: int | None) -> None:
     assert phase.shape == (HEIGHT, WIDTH) and phase.dtype == torch.complex64
     assert torch.equal(phase, phase_reference(kspace, mask, maps))
     stack, weights = (kspace[None], phase[None]) if maps is None else (kspace, maps * phase)
-    assert torch.equal(estimate, complex_to_channels(phase_constrained(stack, mask, weights)))
+    strength = phase_constraint_weight(stack, mask, weights)
+    assert torch.equal(estimate, complex_to_channels(phase_constrained(stack, mask, weights, strength)))
 
     item: dict[Any, Any] = {"kspace": kspace, "mask": mask, "mu": ZeroFilled()(kspace, maps), "key": "a:0"}
     item |= {"image": complex_to_channels(image), "reference": image.abs()}

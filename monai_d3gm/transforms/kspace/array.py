@@ -182,7 +182,8 @@ class ZeroFilled(Transform):
 class PhaseConstrain(Transform):
     """The phase reference of masked k-space, and the estimate of the image divided by it that is nearly real.
 
-    See `functional.phase_reference` and `functional.phase_constrained`.
+    How nearly follows from the measurement. See `functional.phase_reference`, `functional.phase_constraint_weight` and
+    `functional.phase_constrained`.
 
     >>> kspace = torch.ones(8, 6, dtype=torch.complex64)
     >>> estimate, phase = PhaseConstrain()(kspace, torch.ones(1, 6, dtype=torch.bool))
@@ -191,7 +192,11 @@ class PhaseConstrain(Transform):
     """
 
     def __call__(  # type: ignore[override]
-        self, kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor | None = None
+        self,
+        kspace: torch.Tensor,
+        mask: torch.Tensor,
+        sensitivity_maps: torch.Tensor | None = None,
+        noise_std: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 (2, H, W) and complex64 (H, W), of k-space (H, W), or (coils, H, W) with coil maps."""
         if kspace.ndim != (2 if sensitivity_maps is None else 3):
@@ -199,7 +204,9 @@ class PhaseConstrain(Transform):
         phase = functional.phase_reference(kspace, mask, sensitivity_maps)
         if sensitivity_maps is None:
             kspace, sensitivity_maps = kspace[None], torch.ones_like(kspace[None])
-        return complex_to_channels(functional.phase_constrained(kspace, mask, sensitivity_maps * phase)), phase
+        maps = sensitivity_maps * phase
+        weight = functional.phase_constraint_weight(kspace, mask, maps, noise_std)
+        return complex_to_channels(functional.phase_constrained(kspace, mask, maps, weight)), phase
 
 
 class NormalizeKspace(Transform):

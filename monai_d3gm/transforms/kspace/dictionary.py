@@ -183,8 +183,8 @@ class ZeroFilledd(MapTransform):
 class PhaseConstraind(MapTransform):
     """Dictionary form of `array.PhaseConstrain`: divides images by the phase reference and estimates ``mu`` anew.
 
-    Of ``kspace``, ``mask`` and, where present, ``sensitivity_maps`` it makes ``phase`` and the new ``mu``; what ``mu``
-    was, the zero-filled image, becomes ``zero_filled``.
+    Of ``kspace``, ``mask`` and, where present, ``sensitivity_maps`` and ``noise_std`` it makes ``phase`` and the new
+    ``mu``; what ``mu`` was, the zero-filled image, becomes ``zero_filled``.
 
     Args:
         keys: images (2, H, W) to divide by the phase reference, such as the truth.
@@ -203,7 +203,9 @@ class PhaseConstraind(MapTransform):
         """Estimate, and divide each of ``keys``."""
         result = dict(data)
         result["zero_filled"] = result["mu"]
-        result["mu"], result["phase"] = self.transform(result["kspace"], result["mask"], result.get("sensitivity_maps"))
+        result["mu"], result["phase"] = self.transform(
+            result["kspace"], result["mask"], result.get("sensitivity_maps"), float(result.get("noise_std", 0.0))
+        )
         for key in self.key_iterator(result):
             image = channels_to_complex(result[key]) * result["phase"].conj()
             result[key] = complex_to_channels(image)
