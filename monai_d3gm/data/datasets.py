@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.consistency.sensitivity import espirit_maps
-from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, open_kspace
+from monai_d3gm.data.fastmri import KspaceFile, KspaceFileError, acceleration_of, open_kspace
 from monai_d3gm.data.inputs import KINDS, Kind, kind_of, stem_of
 from monai_d3gm.data.ismrmrd import IsmrmrdFile, open_ismrmrd
 from monai_d3gm.data.nifti import VolumeFileError, read_magnitude
@@ -128,6 +128,11 @@ def spread(count: int, wanted: str | int) -> list[int]:
     return [int((i + 0.5) * count / number) for i in range(number)]
 
 
+def _lacks_rows(file: KspaceFile | IsmrmrdFile) -> bool:
+    """Whether whole rows were not sampled, so that the readout lies along the columns."""
+    return file.mask is not None and file.mask.shape == (file.shape[0], 1)
+
+
 def _coil_word(coils: int) -> str:
     return "single-coil" if coils <= 1 else "multi-coil"
 
@@ -173,7 +178,8 @@ def find_inputs(
 class KspaceSliceDataset(Dataset):
     """Undersampled slices to restore, read when asked for.
 
-    Fully sampled fastMRI files and ISMRMRD raw data are undersampled here; undersampled ones are taken as they are.
+    Fully sampled fastMRI files and ISMRMRD raw data are undersampled here; undersampled ones are taken as they are,
+    whether they come with a mask or zeros tell what was not sampled.
     NIfTI files are magnitude images: they are cropped to the band that was acquired and k-space is simulated from
     their last axis' slices. What is random in a slice is a function of ``seed``, the file's name and the slice's
     number.
@@ -185,9 +191,9 @@ class KspaceSliceDataset(Dataset):
     ``reference`` float32 (h, w), the magnitude to compare with, both absent where no truth is known;
     ``sensitivity_maps`` complex64 (coils, H, W) for several coils, without the phase; ``noise_std``;
     ``scale``, physical = normalised * scale; ``crop`` (h, w), the central part of the image that is written, or
-    None for all; ``transposed``, True where ``axis`` is "frequency": rows and columns of all of these are then
-    exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into `volumes`;
-    ``affine``.
+    None for all; ``transposed``, True where ``axis`` is "frequency" or the file lacks rows: rows and columns of all of
+    these are then exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into
+    `volumes`; ``affine``.
 
     Args:
         inputs: files or folders of fastMRI .h5, ISMRMRD and NIfTI files; the content decides.
@@ -297,28 +303,33 @@ class KspaceSliceDataset(Dataset):
             raise ValueError(f"{path}: {error}") from error
 
     def _describe_kspace(self, file: KspaceFile | IsmrmrdFile) -> InputVolume:
+        origin, attributes = "undersampled here", dict(file.attributes)
+        attributes.pop("acceleration", None)  # only a mask tells it
         if file.mask is None:
             self._check_mask(file.path, *file.shape)
-        elif self.transposed:
+        elif self.transposed and not _lacks_rows(file):
             raise KspaceFileError(
                 f"{file.path}: the file has a mask along the phase axis; axis 'frequency' does not fit."
             )
+        else:
+            attributes["acceleration"] = round(acceleration_of(file.mask), 3)
+            origin = f"undersampled as acquired, {attributes['acceleration']:.3g}-fold"
+        used = [number for number in range(file.num_slices) if number not in file.empty]
         return InputVolume(
             path=file.path,
             stem=stem_of(file.path),
             kind="kspace",
             shape=(*file.crop, file.num_slices),
-            slices=tuple(spread(file.num_slices, self._wanted)),
-            skipped=(),
+            slices=tuple(used[i] for i in spread(len(used), self._wanted)),
+            skipped=file.empty,
             affine=file.affine,
             header=None,
             simulated=False,
             coils=max(1, file.coils),
             has_truth=file.mask is None or file.reconstruction is not None,
             kept_band=(1.0, 1.0),
-            attributes=file.attributes,
-            origin=f"measured {_coil_word(max(1, file.coils))} k-space, "
-            + ("undersampled here" if file.mask is None else "undersampled as acquired"),
+            attributes=attributes,
+            origin=f"measured {_coil_word(max(1, file.coils))} k-space, {origin}",
             warnings=file.warnings,
         )
 
@@ -368,29 +379,36 @@ class KspaceSliceDataset(Dataset):
 
     def _measured(self, item: dict[Any, Any], file: KspaceFile | IsmrmrdFile) -> dict[Any, Any]:
         kspace = file.read_kspace(item["slice"])
-        item["noise_std"] = estimate_noise_std(kspace) if self.noise_std is None else self.noise_std
+        readout_last = _lacks_rows(file)
+        item["noise_std"] = self.noise_std
+        if self.noise_std is None:
+            item["noise_std"] = estimate_noise_std(kspace.mT if readout_last else kspace)
         reference = file.read_reconstruction(item["slice"])
         crop = file.crop
-        if self.transposed:
+        item["transposed"] = self.transposed or readout_last
+        if item["transposed"]:
             kspace = kspace.transpose(-2, -1)
             reference = None if reference is None else reference.transpose(-2, -1)
             crop = (crop[1], crop[0])
         item["kspace"] = kspace
-        item = CropReadoutd("kspace", crop[0])(item)
+        mask = None if file.mask is None else torch.from_numpy(np.atleast_2d(file.mask))
+        if mask is None or mask.shape.numel() in mask.shape:  # else the rows do not decouple
+            item = CropReadoutd("kspace", crop[0])(item)
         full = item["kspace"]
         item["crop"] = None if crop == full.shape[-2:] else crop
-        if file.mask is None:
+        if mask is None:
             # fastMRI leaves the columns outside the encoded ones out of the mask; they are columns only as stored.
-            padding = None if self.transposed or file.header is None else file.header.padding
+            padding = None if self.transposed else file.padding
             item = CartesianMaskd("kspace", **self._mask_arguments, padding=padding)(item)
         else:
-            item["mask"] = torch.from_numpy(file.mask).reshape((1,) * (kspace.ndim - 1) + (-1,))
+            mask = mask.mT if item["transposed"] else mask
+            item["mask"] = mask.reshape((1,) * (kspace.ndim - 2) + mask.shape)
             item["kspace"] = full * item["mask"]
         maps = None
         if file.coils:
             maps = item["sensitivity_maps"] = espirit_maps(item["kspace"], item["mask"])
         item["mu"] = ZeroFilled()(item["kspace"], maps)
-        if file.mask is None:
+        if mask is None:
             item["image"] = ZeroFilled()(full, maps)
             if reference is None:
                 magnitudes = ifft2c(full).abs()

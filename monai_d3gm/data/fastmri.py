@@ -20,14 +20,25 @@ import h5py
 import numpy as np
 import torch
 from fastmri.data.mri_data import et_query
+from fastmri.data.transforms import center_crop
 from numpy.typing import ArrayLike, NDArray
 
+from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.data.files import atomic_path
 
 RECONSTRUCTIONS = {1: "reconstruction_esc", 2: "reconstruction_rss"}
 """Name of the reference image for one coil and for several."""
 
 _NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+
+_BALANCE = 0.9
+"""Lines are complete where one side of the centre has at least this share of the other's: less is partial Fourier."""
+
+_STRAY = 0.01
+"""The share of zero samples inside the sampled lines up to which they count as measured."""
+
+_SAME_IMAGE = 1e-2
+"""A reference that differs by less, relative to its norm, from the image of the data beside it is that image."""
 
 
 class KspaceFileError(ValueError):
@@ -39,12 +50,12 @@ class EncodingHeader:
     """What reconstruction needs of the ISMRMRD header.
 
     Sizes are (x, y, z) = (readout, phase encoding, partition). Lines ``padding[0]`` to ``padding[1]`` were encoded;
-    those outside are zero in the file.
+    those outside are zero in the file. It is None where the header states no limits.
     """
 
     encoded_size: tuple[int, int, int]
     recon_size: tuple[int, int, int]
-    padding: tuple[int, int]
+    padding: tuple[int, int] | None
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
@@ -55,15 +66,19 @@ class KspaceFile:
     Attributes:
         path: the file.
         num_slices: number of slices.
-        coils: number of coils; 0 where ``kspace`` has no coil axis.
+        coils: number of coils; 0 where ``kspace`` has no coil axis, or one coil.
         shape: rows (readout) and columns (phase encoding) of k-space.
         header: encoding header; None where the file has none.
-        mask: bool (W,), True where a line was sampled; None for a fully sampled file.
-        reconstruction: name of the reference image's dataset, or None.
+        mask: where k-space was sampled, None for a fully sampled file: bool (W,) for columns, (H, 1) for rows, and
+            (H, W) for a pattern along both axes.
+        reconstruction: name of the reference image's dataset; None where there is none, or where it is the image of
+            undersampled data and so no truth.
         crop: rows and columns of the final image: the reference's, else the header's; as in fastMRI both are W where
             that is less than the columns asked for.
+        padding: first column that was encoded and the one after the last.
+        empty: numbers of the slices that are zero everywhere.
         attributes: the file's attributes as Python scalars and strings.
-        warnings: what a reader of the result must know; nothing.
+        warnings: what a reader of the result must know.
     """
 
     path: Path
@@ -74,6 +89,8 @@ class KspaceFile:
     mask: NDArray[np.bool_] | None
     reconstruction: str | None
     crop: tuple[int, int]
+    padding: tuple[int, int]
+    empty: tuple[int, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -83,7 +100,7 @@ class KspaceFile:
         return np.diag([*((1.0, 1.0, 1.0) if self.header is None else self.header.spacing), 1.0])
 
     def read_kspace(self, index: int) -> torch.Tensor:
-        """Return slice ``index`` of ``kspace``: complex64 (H, W) or (coils, H, W).
+        """Return slice ``index`` of ``kspace``: complex64 (H, W), or (coils, H, W) for two coils and more.
 
         Raises:
             KspaceFileError: the slice cannot be read, holds NaN or infinity, or is zero everywhere.
@@ -91,7 +108,7 @@ class KspaceFile:
         data = self._read("kspace", index).astype(np.complex64)
         if not data.any():
             raise KspaceFileError(f"{self.path}: slice {index}: kspace is zero everywhere.")
-        return torch.from_numpy(data)
+        return torch.from_numpy(data if self.coils else data.reshape(self.shape))
 
     def read_reconstruction(self, index: int) -> torch.Tensor | None:
         """Return the reference magnitude of slice ``index``, float32 (h, w), or None where the file has none.
@@ -137,8 +154,137 @@ def stored_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     return data
 
 
+def is_complete(lines: NDArray[np.bool_]) -> bool:
+    """Whether the lines along an axis have no gap, and nearly as many lie before the centre as after it.
+
+    Zeros at both ends are interpolation. More of them at one end are partial Fourier, which is not complete.
+
+    Args:
+        lines: bool (n,), True where a line was sampled, at least one.
+
+    >>> is_complete(np.array([0, 1, 1, 1, 1, 0], bool)), is_complete(np.array([0, 0, 1, 1, 1, 1], bool))
+    (True, False)
+    """
+    used = np.flatnonzero(lines)
+    before, after = len(lines) // 2 - used[0], used[-1] + 1 - len(lines) // 2
+    return bool(len(used) == before + after and min(before, after) >= _BALANCE * max(before, after))
+
+
+def sampling_pattern(sampled: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The mask that zeros in k-space tell of: what was not sampled is exactly zero.
+
+    Args:
+        sampled: bool (H, W), True where a sample of any coil is not zero, at least one.
+
+    Returns:
+        None where both axes are complete; bool (W,) where whole columns are missing, (H, 1) where whole rows are, and
+        (H, W) for any other pattern, such as an ellipse or scattered points.
+
+    >>> sampling_pattern(np.ones((4, 6), bool)) is None
+    True
+    >>> sampling_pattern(np.arange(12).reshape(2, 6) % 3 > 0).astype(int)
+    array([0, 1, 1, 0, 1, 1])
+    """
+    rows: NDArray[np.bool_] = np.any(sampled, axis=1)
+    columns: NDArray[np.bool_] = np.any(sampled, axis=0)
+    if sampled[np.ix_(rows, columns)].mean() < 1 - _STRAY:
+        return sampled
+    if is_complete(rows):
+        return None if is_complete(columns) else columns
+    return rows[:, None] if is_complete(columns) else np.outer(rows, columns)
+
+
+def acceleration_of(mask: NDArray[np.bool_]) -> float:
+    """How many times fewer samples a mask has than the matrix that it covers.
+
+    The matrix reaches as far to both sides of the centre as the outermost sample, so that interpolation does not count.
+
+    Args:
+        mask: bool (W,), (H, 1) or (H, W), at least one of them True.
+
+    >>> acceleration_of(np.arange(12) % 4 == 0), acceleration_of(np.outer(np.arange(4) % 2, np.ones(4)) > 0)
+    (4.0, 2.0)
+    """
+    pattern, cells = np.atleast_2d(mask), 1
+    for axis, size in enumerate(pattern.shape):
+        used = np.flatnonzero(pattern.any(axis=1 - axis))
+        cells *= min(size, 2 * int(max(size // 2 - used[0], used[-1] + 1 - size // 2)))
+    return cells / int(pattern.sum())
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What the zeros of k-space tell.
+
+    Attributes:
+        patterns: the first slice of each pattern, and `sampling_pattern` there.
+        extent: first column that holds samples and the one after the last.
+        empty: the slices that are zero everywhere.
+    """
+
+    patterns: tuple[tuple[int, NDArray[np.bool_] | None], ...]
+    extent: tuple[int, int]
+    empty: tuple[int, ...]
+
+
+def _survey(path: Path, kspace: h5py.Dataset) -> _Survey:
+    """Look at every slice; one that cannot be read is passed over: it is an error when it is read."""
+    patterns: list[tuple[int, NDArray[np.bool_] | None]] = []
+    empty, used = [], np.zeros(kspace.shape[-1], dtype=bool)
+    for index in range(len(kspace)):
+        try:
+            sampled = (kspace[index] != 0).reshape(-1, *kspace.shape[-2:]).any(axis=0)
+        except (OSError, RuntimeError):
+            continue
+        if not sampled.any():
+            empty.append(index)
+            continue
+        found = sampling_pattern(sampled)
+        if not any(np.array_equal(found, known) for _, known in patterns):  # type: ignore[arg-type]  # None == None
+            patterns.append((index, found))
+        used |= sampled.any(axis=0)
+    if len(empty) == len(kspace):
+        raise KspaceFileError(f"{path}: kspace is zero everywhere.")
+    columns = np.flatnonzero(used)
+    extent = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, len(used))
+    return _Survey(tuple(patterns), extent, tuple(empty))
+
+
+def _refine(path: Path, mask: NDArray[np.bool_] | None, seen: _Survey) -> NDArray[np.bool_] | None:
+    """The mask of a file: what its own mask, if any, and the zeros leave.
+
+    Raises:
+        KspaceFileError: nothing is left, or there is no mask and the slices have zeros in different places.
+    """
+    found = seen.patterns[0][1] if len(seen.patterns) == 1 else None
+    if mask is None:
+        if len(seen.patterns) > 1:
+            first, other = (index for index, _ in seen.patterns[:2])
+            raise KspaceFileError(
+                f"{path}: slice {other} has zeros in other places than slice {first}; accepted: the same lines in all."
+            )
+        return found
+    mask = mask.copy()
+    mask[: seen.extent[0]] = mask[seen.extent[1] :] = False
+    mask = mask if found is None else mask & found
+    if not mask.any():
+        raise KspaceFileError(f"{path}: kspace is zero on all lines of the mask.")
+    return mask if mask.ndim == 1 else sampling_pattern(mask)
+
+
+def _is_of_these_data(kspace: NDArray[Any], reference: NDArray[Any]) -> bool:
+    """Whether a reference image is, up to a factor, the inverse Fourier transform of the k-space beside it."""
+    images = ifft2c(torch.from_numpy(kspace.astype(np.complex64))).abs()
+    image = images.square().reshape(-1, *images.shape[-2:]).sum(0).sqrt()
+    if reference.shape[0] > image.shape[0] or reference.shape[1] > image.shape[1]:
+        return False
+    found, stated = center_crop(image, reference.shape).double().numpy(), reference.astype(np.float64)
+    factor = (found * stated).sum() / max((found**2).sum(), np.finfo(float).tiny)
+    return bool(np.linalg.norm(stated - factor * found) < _SAME_IMAGE * np.linalg.norm(stated))
+
+
 def _parse_header(path: Path, xml: Any) -> EncodingHeader:
-    """Read sizes and padding as ``fastmri.data.mri_data.SliceDataset`` does."""
+    """Read sizes and padding as ``fastmri.data.mri_data.SliceDataset`` does; limits are optional in the format."""
     if not isinstance(xml, bytes | str):
         raise KspaceFileError(f"{path}: ismrmrd_header is no text; accepted: ISMRMRD XML.")
     text = xml.decode("utf-8", errors="replace") if isinstance(xml, bytes) else xml
@@ -155,14 +301,22 @@ def _parse_header(path: Path, xml: Any) -> EncodingHeader:
         recon = triple("reconSpace", "matrixSize", int)
         extent = triple("reconSpace", "fieldOfView_mm", float)
         limits = ["encoding", "encodingLimits", "kspace_encoding_step_1"]
-        center, last = (int(et_query(root, [*limits, name])) for name in ("center", "maximum"))
+        stated = root.find("/".join(f"{{{_NAMESPACE}}}{name}" for name in limits)) is not None
+        center, last = (int(et_query(root, [*limits, name])) if stated else 0 for name in ("center", "maximum"))
     except (ElementTree.ParseError, RuntimeError, ValueError) as error:
         raise KspaceFileError(f"{path}: ismrmrd_header cannot be read: {one_line(error)}") from error
     if min(encoded + recon) < 1 or not all(np.isfinite(mm) and mm > 0 for mm in extent):
         raise KspaceFileError(f"{path}: ismrmrd_header gives sizes {encoded}, {recon}, {extent} mm; accepted: above 0.")
-    left = encoded[1] // 2 - center
     x, y, z = (mm / size for mm, size in zip(extent, recon, strict=True))
-    return EncodingHeader(encoded, recon, (left, left + last + 1), (x, y, z))
+    if not stated:
+        return EncodingHeader(encoded, recon, None, (x, y, z))
+    left = encoded[1] // 2 - center
+    padding = max(left, 0), min(left + last + 1, encoded[1])
+    if padding[0] >= padding[1]:
+        raise KspaceFileError(
+            f"{path}: ismrmrd_header gives lines 0 to {last} around {center} of {encoded[1]}; accepted: some of them."
+        )
+    return EncodingHeader(encoded, recon, padding, (x, y, z))
 
 
 def _parse_mask(path: Path, data: NDArray[Any], width: int) -> NDArray[np.bool_]:
@@ -220,6 +374,7 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
             f"{path}: kspace has shape {kspace.shape}; accepted: (slices, H, W) or (slices, coils, H, W)."
         )
     rows, columns = kspace.shape[-2:]
+    coils = kspace.shape[1] if kspace.ndim == 4 and kspace.shape[1] > 1 else 0
 
     def optional(name: str) -> h5py.Dataset | None:
         return stored_dataset(path, file, name) if file.get(name, getlink=True) is not None else None
@@ -227,8 +382,8 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
     header_data, mask_data = optional("ismrmrd_header"), optional("mask")
     header = None if header_data is None else _parse_header(path, header_data[()])
     mask = None if mask_data is None else _parse_mask(path, mask_data[()], columns)
-    expected = RECONSTRUCTIONS[1 if kspace.ndim == 3 else 2]
-    reference = optional(expected)
+    expected = RECONSTRUCTIONS[2 if coils or RECONSTRUCTIONS[1] not in file else 1]
+    reference = optional(expected) if kspace.ndim == 4 or expected == RECONSTRUCTIONS[1] else None
     if reference is not None and (
         reference.dtype.kind not in "fiu" or reference.ndim != 3 or len(reference) != len(kspace)
     ):
@@ -243,15 +398,32 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
         crop = (columns, columns)
     if crop[0] > rows or 0 in crop:
         raise KspaceFileError(f"{path}: images of {crop[0]} rows do not fit into kspace of shape {kspace.shape}.")
+    seen = _survey(path, kspace)
+    notes, padding = [], seen.extent
+    if header is not None and header.padding is not None:
+        padding = max(padding[0], header.padding[0]), min(padding[1], header.padding[1])
+        if padding[0] >= padding[1]:
+            raise KspaceFileError(f"{path}: ismrmrd_header gives the lines {header.padding}, where kspace is zero.")
+    stated, mask = mask, _refine(path, mask, seen)
+    if stated is None and mask is not None:
+        notes.append("no mask: where k-space is exactly zero in all coils and slices it counts as not sampled")
+    if mask is not None and reference is not None:
+        index = seen.patterns[0][0] if seen.patterns else 0
+        if _is_of_these_data(kspace[index], reference[index]):
+            notes.append(f"{expected} is the image of the undersampled data; it is no truth")
+            reference = None
     return KspaceFile(
         path=path,
         num_slices=len(kspace),
-        coils=kspace.shape[1] if kspace.ndim == 4 else 0,
+        coils=coils,
         shape=(rows, columns),
         header=header,
         mask=mask,
         reconstruction=None if reference is None else expected,
         crop=(int(crop[0]), int(crop[1])),
+        padding=padding,
+        empty=seen.empty,
+        warnings=tuple(notes),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
 

@@ -26,13 +26,12 @@ import torch
 from numpy.typing import NDArray
 
 from monai_d3gm.consistency.fourier import ifft1c
-from monai_d3gm.data.fastmri import EncodingHeader, KspaceFileError, one_line, stored_dataset
+from monai_d3gm.data.fastmri import EncodingHeader, KspaceFileError, is_complete, one_line, stored_dataset
 
 logger = logging.getLogger(__name__)
 
 _MAX_XML = 2**22
 _MAX_SIZE = 4096
-_BALANCE = 0.9
 _CHUNK = 256
 _NOISE_SAMPLES = 10
 _DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
@@ -109,6 +108,7 @@ class IsmrmrdFile:
         warnings: what was left out or could not be used.
         attributes: ``acquisition``, the name of the protocol.
         reconstruction: None: raw data have no reference image.
+        empty: no slice is zero everywhere.
     """
 
     path: Path
@@ -126,6 +126,13 @@ class IsmrmrdFile:
     _partitions: _Axis | None
     _whitening: NDArray[np.complex64] | None = field(repr=False)
     reconstruction: None = None
+    empty: tuple[int, ...] = ()
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """First column that was sampled and the one after the last."""
+        assert self.header.padding is not None
+        return self.header.padding
 
     def read_kspace(self, index: int) -> torch.Tensor:
         """Return slice ``index``: complex64 (H, W) or (coils, H, W); coils are decorrelated where noise was measured.
@@ -367,13 +374,6 @@ def _geometry(
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, order, warning
 
 
-def _complete(sampled: NDArray[np.bool_]) -> bool:
-    """Whether nothing is missing: there is no gap, and nearly as many lines lie before the centre as after it."""
-    used = np.flatnonzero(sampled)
-    before, after = len(sampled) // 2 - used[0], used[-1] + 1 - len(sampled) // 2
-    return len(used) == before + after and min(before, after) >= _BALANCE * max(before, after)
-
-
 def _common_lines(path: Path, sampled: NDArray[np.bool_], volume: bool) -> NDArray[np.bool_]:
     """The lines that are sampled in every slice, or in every partition that was encoded.
 
@@ -392,7 +392,7 @@ def _common_lines(path: Path, sampled: NDArray[np.bool_], volume: bool) -> NDArr
             raise KspaceFileError(
                 f"{path}: {what} {other} has other lines than {what} {first}; accepted: the same lines in all."
             )
-    if volume and not _complete(used):
+    if volume and not is_complete(used):
         raise KspaceFileError(
             f"{path}: {int(used.sum())} of {len(used)} partitions are sampled, with gaps or on one side of the centre; "
             "accepted: 3-D acquisitions that are fully sampled along kspace_encode_step_2."
@@ -494,7 +494,7 @@ def _check(path: Path, file: h5py.File) -> IsmrmrdFile:
             padding=(int(extent[0]), int(extent[1]) + 1),
             spacing=(x.spacing, y.spacing, float(np.linalg.norm(affine[:3, 2]))),
         ),
-        mask=None if _complete(phase) else phase,
+        mask=None if is_complete(phase) else phase,
         crop=(x.crop, y.crop),
         affine=affine,
         warnings=tuple(notes),

@@ -60,6 +60,10 @@ SUBJECT_PATTERN = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)"
 HARMLESS = ("seed", "device", "slices", "roi_size", "batch_size", "noise_std")
 """Parameters of a run that may differ from those of the calibration."""
 
+SAME_ACCELERATION = 0.15
+"""A measured mask whose acceleration differs by at most this share from a calibrated one counts as that one: random
+masks of one nominal acceleration differ by as much."""
+
 _UNIT = "99.5th percentile of the restored volume's foreground"
 _BOUNDED = {name: f"{name}/slice/foreground" for name in ("psnr", "ssim")}
 # the first that is found counts: FLAIR is T2-weighted too, and T2* is not T2
@@ -404,6 +408,10 @@ def _condition_of(
 ) -> tuple[Condition | None, list[str]]:
     """The condition that holds for an input, and what to warn of; measured data may be held to simulated ones."""
     known = _parameters_of_input(source, parameters)
+    if source.kind == "kspace" and isinstance(measured := source.attributes.get("acceleration"), float):
+        stated = [float(c.parameters["acceleration"]) for c in calibration.conditions if "acceleration" in c.parameters]
+        nearest = min(stated, key=lambda value: abs(value - measured), default=measured)
+        known["acceleration"] = nearest if abs(measured / nearest - 1) <= SAME_ACCELERATION else measured
     condition, reasons = calibration.find(weights, known)
     if condition is None and not source.simulated:
         condition, reasons = calibration.find(weights, known | {"simulated": True})

@@ -265,15 +265,90 @@ def test_the_content_decides(single: Path, tmp_path: Path) -> None:
 def test_errors_of_a_slice_name_it(tmp_path: Path) -> None:
     kspace = simulated_kspace(2, 40, 40)
     kspace[1] = 0
-    write_kspace(tmp_path / "a.h5", kspace, recon_size=(40, 40))
-    with pytest.raises(KspaceFileError, match=r"a\.h5: slice 1: kspace is zero everywhere"):
-        KspaceSliceDataset(tmp_path / "a.h5")[1]
     # Sampled lines that hold nothing: no scale can be found.
     kspace[1, :, 3] = 1
     mask = np.arange(40) == 20
     write_kspace(tmp_path / "b.h5", kspace, recon_size=(40, 40), mask=mask)
     with pytest.raises(KspaceFileError, match=r"b\.h5: slice 1: the 99.5th percentile"):
         KspaceSliceDataset(tmp_path / "b.h5")[1]
+
+
+LINES = (np.arange(64) % 4 == 0) | (np.abs(np.arange(64) - 32) < 4)
+PARTIAL = np.arange(64) < 40
+ELLIPSE = np.hypot(*np.mgrid[-32:32, -32:32]) < 32.5
+SCATTERED = (np.random.default_rng(0).random((64, 64)) < 0.3) | (
+    ELLIPSE[::-1] & (np.hypot(*np.mgrid[-32:32, -32:32]) < 9)
+)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+@pytest.mark.parametrize(
+    ("sampled", "shape", "transposed"),
+    [
+        (LINES, (1, 64), False),
+        (PARTIAL, (1, 64), False),
+        (LINES[:, None], (1, 64), True),
+        (PARTIAL[:, None], (1, 64), True),
+        (ELLIPSE, (64, 64), False),
+        (SCATTERED, (64, 64), False),
+        (np.outer(LINES, PARTIAL), (64, 64), False),
+    ],
+    ids=["columns", "partial columns", "rows", "partial rows", "ellipse", "scattered", "both axes"],
+)
+def test_zeros_are_the_mask(
+    sampled: np.ndarray, shape: tuple[int, int], transposed: bool, coils: int, tmp_path: Path
+) -> None:
+    """What was undersampled before is taken as it is, and its own image is no truth."""
+    pattern = torch.from_numpy(np.broadcast_to(sampled, (64, 64)).copy())
+    full = simulated_kspace(2, 64, 64, coils)
+    images, truth = (ifft2c(k).abs().square().reshape(2, coils, 64, 64).sum(1).sqrt() for k in (full * pattern, full))
+    write_kspace(tmp_path / "a.h5", full * pattern, recon_size=(64, 48), reconstruction=2 * images[..., 8:-8])
+    dataset = KspaceSliceDataset(tmp_path / "a.h5", acceleration=3)
+    volume, item = dataset.volumes[0], dataset[1]
+    assert not volume.has_truth and "reference" not in item and "image" not in item
+    assert "as acquired" in volume.origin and any("no truth" in text for text in volume.warnings)
+    assert volume.attributes["acceleration"] == pytest.approx(float(1 / pattern.double().mean()), rel=0.03)
+    assert item["transposed"] == transposed and item["mask"].shape[-2:] == shape
+    height, width = item["kspace"].shape[-2:]
+    expected = pattern.T if transposed else pattern
+    assert torch.equal(item["mask"].reshape(shape).expand(height, width), expected[:height])
+    assert bool((item["kspace"] * ~item["mask"] == 0).all())
+    if coils == 1 and height == 64:  # maps of several coils are estimated, and zero outside the object
+        mu, zero_filled = (item[name].norm(dim=0) * item["scale"] - truth[1] for name in ("mu", "zero_filled"))
+        assert mu.norm() <= 1.1 * zero_filled.norm()
+
+
+def test_a_true_reference_beside_zeros_is_kept(tmp_path: Path) -> None:
+    full = simulated_kspace(1, 64, 64)
+    write_kspace(
+        tmp_path / "a.h5",
+        full * torch.from_numpy(LINES),
+        recon_size=(64, 64),
+        reconstruction=ifft2c(full).abs(),
+    )
+    dataset = KspaceSliceDataset(tmp_path / "a.h5")
+    assert dataset.volumes[0].has_truth and torch.allclose(
+        dataset[0]["reference"] * dataset[0]["scale"], ifft2c(full[0]).abs(), rtol=1e-4
+    )
+
+
+def test_zeros_at_both_ends_are_interpolation(tmp_path: Path) -> None:
+    """48 of 64 columns around the centre: a fully sampled scan, of which no line outside may be sampled."""
+    kspace = simulated_kspace(1, 64, 64)
+    kspace[..., :8] = kspace[..., 56:] = 0
+    write_kspace(tmp_path / "a.h5", kspace, recon_size=(64, 64))
+    dataset = KspaceSliceDataset(tmp_path / "a.h5", acceleration=2)
+    mask = dataset[0]["mask"][0]
+    assert dataset.volumes[0].has_truth and mask[8:56].any() and not mask[:8].any() and not mask[56:].any()
+
+
+def test_empty_slices_of_kspace_are_skipped(tmp_path: Path) -> None:
+    kspace = simulated_kspace(3, 40, 40)
+    kspace[1] = 0
+    write_kspace(tmp_path / "a.h5", kspace, recon_size=(40, 40))
+    dataset = KspaceSliceDataset(tmp_path / "a.h5")
+    assert (dataset.volumes[0].slices, dataset.volumes[0].skipped) == ((0, 2), (1,))
+    assert [dataset[i]["key"] for i in range(len(dataset))] == ["a:0", "a:2"]
 
 
 def test_no_calibration_region_is_said(tmp_path: Path) -> None:

@@ -104,6 +104,52 @@ def test_without_a_header_the_whole_image_is_kept(tmp_path: Path) -> None:
     assert open_kspace(tmp_path / "file.h5").crop == (8, 6)
 
 
+def test_a_mask_and_zeros_both_count(tmp_path: Path) -> None:
+    """A mask that promises more than is there, and slices that lack different lines."""
+    kspace, lines = random_kspace(2, 16, 12), np.arange(12) % 3 > 0
+    write_kspace(tmp_path / "a.h5", kspace * lines, recon_size=(12, 12), mask=np.ones(12, bool))
+    mask = open_kspace(tmp_path / "a.h5").mask
+    assert mask is not None and np.array_equal(mask, lines)
+    kspace[0] *= lines
+    kspace[1] *= lines[::-1]
+    with pytest.raises(KspaceFileError, match="slice 1 has zeros in other places than slice 0"):
+        write_kspace(tmp_path / "b.h5", kspace, recon_size=(12, 12))
+    write_kspace(tmp_path / "b.h5", kspace, recon_size=(12, 12), mask=lines)
+    mask = open_kspace(tmp_path / "b.h5").mask
+    assert mask is not None and np.array_equal(mask, lines)
+
+
+def test_one_coil_may_have_an_axis(tmp_path: Path) -> None:
+    kspace, truth = random_kspace(2, 1, 16, 12), np.ones((2, 12, 12), np.float32)
+    for name in ("reconstruction_rss", "reconstruction_esc"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"], file[name] = kspace, truth
+        opened = open_kspace(tmp_path / f"{name}.h5")
+        assert (opened.coils, opened.reconstruction, opened.crop) == (0, name, (12, 12))
+        assert np.array_equal(opened.read_kspace(1).numpy(), kspace[1, 0])
+
+
+@pytest.mark.parametrize(("center", "maximum", "padding"), [(33, 63, (0, 63)), (31, 63, (1, 64)), (32, 90, (0, 64))])
+def test_limits_that_leave_the_matrix_are_cut_to_it(center: int, maximum: int, padding: tuple, tmp_path: Path) -> None:
+    """Line n lies at column 64 // 2 - center + n."""
+    xml = encoding_header_xml((16, 64), (16, 64)).replace(b"<center>32<", b"<center>%d<" % center)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = random_kspace(1, 16, 64)
+        file["ismrmrd_header"] = xml.replace(b"<maximum>63<", b"<maximum>%d<" % maximum)
+    opened = open_kspace(tmp_path / "a.h5")
+    assert opened.header is not None and opened.header.padding == opened.padding == padding
+
+
+def test_a_header_may_lack_limits(tmp_path: Path) -> None:
+    xml = encoding_header_xml((16, 12), (12, 10))
+    start, end = xml.index(b"<kspace_encoding_step_1>"), xml.index(b"</encodingLimits>")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"], file["ismrmrd_header"] = random_kspace(1, 16, 12), xml[:start] + xml[end:]
+    opened = open_kspace(tmp_path / "a.h5")
+    assert opened.header is not None and opened.header.padding is None and opened.padding == (0, 12)
+    assert opened.crop == (12, 10)
+
+
 # --- malformed files -------------------------------------------------------------------------------------------
 
 
@@ -187,6 +233,11 @@ MALFORMED = {
     "header no text": (changed(ismrmrd_header=3), "ismrmrd_header is no text"),
     "header with entities": (changed(ismrmrd_header=BOMB), "declares entities"),
     "header of size 0": (changed(ismrmrd_header=encoding_header_xml((16, 12), (0, 12))), "accepted: above 0"),
+    "header of no line": (
+        changed(ismrmrd_header=encoding_header_xml((16, 12), (12, 12)).replace(b"<center>6<", b"<center>600<")),
+        "lines 0 to 11 around 600 of 12; accepted: some of them",
+    ),
+    "zero everywhere": (changed(kspace=np.zeros((2, 16, 12), np.complex64)), "kspace is zero everywhere"),
     "images larger than k-space": (changed(ismrmrd_header=encoding_header_xml((16, 12), (17, 12))), "do not fit"),
     "reference count": (
         changed(reconstruction_esc=np.ones((3, 12, 12))),

@@ -183,6 +183,9 @@ def test_measured_data_are_held_to_what_they_are(calibration: Calibration) -> No
     ):
         found = calibrated(restored(**measured, **changes), calibration, WEIGHTS, PARAMETERS)
         assert found.half_width is None and words in found.warnings[0]
+    for acceleration, known in ((4.3, True), (3.6, True), (4.7, False)):  # within 15 % of the calibrated 4, or not
+        near = restored(**measured, has_truth=False, attributes={"acceleration": acceleration, "acquisition": "AXT1"})
+        assert (calibrated(near, calibration, WEIGHTS, PARAMETERS).half_width is not None) == known
     fitting = restored(**measured, has_truth=False, attributes={"acceleration": 4, "acquisition": "AXT1"})
     assert calibrated(fitting, calibration, WEIGHTS, PARAMETERS).contrast == "T1W"
 

@@ -113,6 +113,12 @@ def test_mask_transform_masks_the_last_axis_and_honours_padding() -> None:
     assert torch.equal(torch.view_as_real(masked), expected)
 
 
+def test_padding_that_begins_before_the_first_column_leaves_out_none() -> None:
+    _, mask = CartesianMask(2)(random_kspace(20, 64), seed=1, padding=(-1, 63))
+    _, whole = CartesianMask(2)(random_kspace(20, 64), seed=1)
+    assert mask.any() and torch.equal(mask[..., :63], whole[..., :63]) and not mask[..., 63]
+
+
 # --- the forward model -----------------------------------------------------------------------------------------
 
 

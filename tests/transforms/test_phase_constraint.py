@@ -46,6 +46,42 @@ def imaginary_share(image: Tensor) -> float:
     return float(image.imag.square().sum() / image.abs().square().sum())
 
 
+# --- patterns along both axes -----------------------------------------------------------------------------------
+
+
+def test_a_pattern_along_both_axes_is_solved_as_lines_are() -> None:
+    """Whole lines written as points of both axes; and points, against the dense normal equations."""
+    image, maps = object_with_edges(12, 16) * torch.exp(torch.tensor(0.4j)), coil_maps(2, 12, 16)
+    kspace, mask = fft2c(maps * image), lines(3, 16)
+    for function in (phase_reference, phase_constrained):
+        assert torch.equal(function(kspace * mask, mask, maps), function(kspace * mask, mask.expand(12, 16), maps))
+    points = torch.rand(12, 16, generator=torch.Generator().manual_seed(0)) < 0.5
+    points[4:9, 6:11] = True
+    assert phase_constraint_weight(kspace * points, points, maps) == 0
+    found = phase_constrained(kspace * points, points, maps, tolerance=1e-9)
+
+    def normal(x: Tensor) -> Tensor:
+        measured = ifft2c(fft2c(maps * torch.complex(*x)) * points)
+        back = (maps.conj() * measured).sum(0) - (maps.conj() * ifft2c(kspace * points)).sum(0)
+        gradient = back + torch.complex(0.01 * x[0], 0.51 * x[1])
+        return torch.stack([gradient.real, gradient.imag])
+
+    zero = normal(torch.zeros(2, 12, 16, dtype=torch.float64))
+    assert normal(torch.stack([found.real, found.imag])).norm() < 1e-6 * zero.norm()
+
+
+@pytest.mark.parametrize("reach", [2, 4])
+def test_the_centre_of_a_pattern_along_both_axes_tells_the_phase(reach: int) -> None:
+    position = [torch.arange(size) - size // 2 for size in (HEIGHT, WIDTH)]
+    mask = torch.hypot(position[0][:, None].float(), position[1].float()) <= reach
+    mask |= torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) < 0.2
+    image = positive() * np.exp(0.7j)
+    found = phase_reference(fft2c(image) * mask, mask)
+    assert torch.allclose(found, torch.full_like(found, complex(np.exp(0.7j))), atol=0.05)
+    mask[HEIGHT // 2, WIDTH // 2] = False
+    assert torch.equal(phase_reference(fft2c(image), mask), torch.ones(HEIGHT, WIDTH, dtype=torch.complex128))
+
+
 # --- the reference ----------------------------------------------------------------------------------------------
 
 
@@ -318,7 +354,7 @@ def test_what_the_transform_refuses() -> None:
         PhaseConstrain()(kspace, mask)
     with pytest.raises(ValueError, match=r"kspace has shape \(4, 6\)"):
         PhaseConstrain()(kspace[0], mask, maps)
-    points = torch.ones(4, 6, dtype=torch.bool)
-    points[1, 2] = False
-    with pytest.raises(ValueError, match=r"mask of shape \(4, 6\) differs between rows or coils"):
+    points = torch.ones(2, 4, 6, dtype=torch.bool)
+    points[0, 1, 2] = False
+    with pytest.raises(ValueError, match=r"mask of shape \(2, 4, 6\) differs between coils"):
         PhaseConstrain()(kspace[0], points)

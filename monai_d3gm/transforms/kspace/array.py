@@ -143,8 +143,8 @@ class CartesianMask(Randomizable, Transform):
             kspace.shape[-1], self.acceleration, self.mask, center_fraction=self.center_fraction, seed=seed
         )
         if padding is not None:
-            columns[: padding[0]] = False
-            columns[padding[1] :] = False
+            columns[: max(padding[0], 0)] = False
+            columns[max(padding[1], 0) :] = False
         mask = columns.reshape((1,) * (kspace.ndim - 1) + (-1,))
         return kspace * mask, mask
 

@@ -314,12 +314,13 @@ def zero_filled(kspace: torch.Tensor, sensitivity_maps: torch.Tensor | None = No
     return images if sensitivity_maps is None else (sensitivity_maps.conj() * images).sum(dim=-3)
 
 
-def _sampled_lines(mask: torch.Tensor) -> torch.Tensor:
-    """The mask as (W,), checked."""
-    lines = mask.reshape(-1, mask.shape[-1])
-    if not bool((lines == lines[0]).all()):
-        raise ValueError(f"mask of shape {tuple(mask.shape)} differs between rows or coils; accepted: whole lines.")
-    return lines[0]
+def _pattern(mask: torch.Tensor) -> torch.Tensor:
+    """The mask as (1 or H, W), checked: (1, W) where whole lines are sampled."""
+    pattern = mask.reshape(-1, *mask.shape[-2:]) if mask.ndim > 1 else mask[None, None]
+    if not bool((pattern == pattern[0]).all()):
+        raise ValueError(f"mask of shape {tuple(mask.shape)} differs between coils; accepted: the same for all.")
+    rows_alike = bool((pattern[0] == pattern[0, :1]).all())
+    return pattern[0, :1] if rows_alike else pattern[0]
 
 
 def estimate_noise_std(kspace: torch.Tensor) -> float:
@@ -355,14 +356,15 @@ def phase_reference(
 
     Args:
         kspace: complex (H, W) or, with ``sensitivity_maps``, (coils, H, W).
-        mask: bool, the same for all rows and coils, its last axis of length W.
+        mask: bool (..., 1 or H, W), the same for all coils. Of a pattern along both axes the centre is what is sampled
+            on the lines through the middle of k-space.
         sensitivity_maps: complex (coils, H, W).
 
     Returns:
-        complex64 (H, W) of modulus 1; 1 everywhere if the central line was not sampled.
+        complex64 (H, W) of modulus 1; 1 everywhere if the centre was not sampled.
 
     Raises:
-        ValueError: the mask is not the same for all rows and coils.
+        ValueError: the mask is not the same for all coils.
 
     >>> image = torch.polar(torch.ones(16, 16), torch.full((16, 16), 0.5))
     >>> reference = phase_reference(fft2c(image), torch.ones(1, 16, dtype=torch.bool))
@@ -370,13 +372,13 @@ def phase_reference(
     True
     """
     height, width = kspace.shape[-2:]
-    line = _sampled_lines(mask)
-    reach = _centre_reach(line)
-    if not reach:
+    pattern = _pattern(mask)
+    across, down = _centre_reach(pattern[len(pattern) // 2]), _centre_reach(pattern[:, width // 2])
+    if not across:
         return torch.ones(height, width, dtype=kspace.dtype, device=kspace.device)
-    rows = _hann(height, max(reach * height / width, 1.0)).to(kspace.device)
-    weights = rows[:, None] * _hann(width, reach).to(kspace.device)
-    image = zero_filled(kspace * weights * line, sensitivity_maps)
+    rows = _hann(height, max(across * height / width, 1.0) if len(pattern) == 1 else down).to(kspace.device)
+    weights = rows[:, None] * _hann(width, across).to(kspace.device)
+    image = zero_filled(kspace * weights * pattern, sensitivity_maps)
     return torch.polar(torch.ones_like(image.real), image.angle())
 
 
@@ -400,15 +402,16 @@ def phase_constraint_weight(
 
     Args:
         kspace: complex (coils, H, W), 0 where not sampled.
-        mask: bool, the same for all rows and coils, its last axis of length W.
+        mask: bool (..., 1 or H, W), the same for all coils.
         sensitivity_maps: complex (coils, H, W), times the phase reference.
         noise_std: the noise's standard deviation per real and imaginary part, in k-space's units.
 
     Returns:
-        The weight, from 0 to 0.5; 0 if the central line was not sampled, since the phase is then unknown.
+        The weight, from 0 to 0.5; 0 if the central line was not sampled, since the phase is then unknown, and for a
+        pattern along both axes, whose centre does not hold the whole readout.
 
     Raises:
-        ValueError: the mask is not the same for all rows and coils.
+        ValueError: the mask is not the same for all coils.
 
     Example:
         >>> image = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)).to(torch.complex64)
@@ -417,8 +420,9 @@ def phase_constraint_weight(
         0.5
     """
     height, width = kspace.shape[-2:]
-    reach = _centre_reach(_sampled_lines(mask))
-    if not reach:
+    pattern = _pattern(mask)
+    reach = _centre_reach(pattern[0])
+    if len(pattern) > 1 or not reach:
         return 0.0
     columns = _hann(width, reach).to(kspace.device)
     rows = (torch.arange(height, device=kspace.device) - height // 2).abs() >= reach * height / width
@@ -436,7 +440,7 @@ def phase_constraint_weight(
 
 
 def _centre_reach(line: torch.Tensor) -> int:
-    """Half the width of the fully sampled centre of the mask (W,); 0 if the central line was not sampled."""
+    """Half the width of the fully sampled centre of a line of the mask (W,); 0 if its middle was not sampled."""
     width = len(line)
     centre = width // 2
     if not bool(line[centre]):
@@ -466,7 +470,7 @@ def phase_constrained(
 
     Args:
         kspace: y, complex (coils, H, W), 0 where not sampled.
-        mask: M, bool, the same for all rows and coils, its last axis of length W.
+        mask: M, bool (..., 1 or H, W), the same for all coils.
         sensitivity_maps: S, complex (coils, H, W), times the phase reference.
         weight: of the imaginary part, at least 0; `phase_constraint_weight` finds it.
         tolerance: residual of the normal equations at which the iterations stop, relative to ||A^H y||. Most of the
@@ -476,7 +480,7 @@ def phase_constrained(
         complex64 (H, W).
 
     Raises:
-        ValueError: the mask is not the same for all rows and coils.
+        ValueError: the mask is not the same for all coils.
 
     >>> image = torch.rand(8, 16).to(torch.complex64)
     >>> mask = torch.arange(16) >= 6  # a bit more than half of k-space: the rest is its mirror image
@@ -484,11 +488,13 @@ def phase_constrained(
     >>> bool((estimate - image).norm() < 0.2 * image.norm())
     True
     """
-    pattern = torch.fft.ifftshift(_sampled_lines(mask)).to(kspace.real.dtype)
+    lines = _pattern(mask)
+    axes = (-1,) if len(lines) == 1 else (-2, -1)  # rows decouple where whole lines are sampled
+    pattern = torch.fft.ifftshift(lines, dim=axes).to(kspace.real.dtype)
 
     def operator(x: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.fft(sensitivity_maps * x[:, None], norm="ortho")
-        measured = torch.fft.ifft(spectrum * pattern, norm="ortho")
+        spectrum = torch.fft.fftn(sensitivity_maps * x[:, None], dim=axes, norm="ortho")
+        measured = torch.fft.ifftn(spectrum * pattern, dim=axes, norm="ortho")
         normal = (sensitivity_maps.conj() * measured).sum(1)
         return normal + torch.complex(_RIDGE * x.real, (_RIDGE + weight) * x.imag)
 
