@@ -67,7 +67,7 @@ setup(
     author="The monai_d3gm contributors",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["monai_d3gm", "monai_d3gm.*"]),
-    package_data={"monai_d3gm": ["py.typed", "data/manifests/*.json"]},
+    package_data={"monai_d3gm": ["py.typed", "data/collections/manifests/*.json"]},
     cmdclass={"build_py": BuildWithBundles},
     entry_points={"console_scripts": ["d3gm = monai_d3gm.cli.main:main"]},
     install_requires=[

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 
 from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.comparison.run import machine
-from monai_d3gm.data.files import atomic_path
+from monai_d3gm.files import atomic_path
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
 
 SAMPLER = ("order", "eta", "t_first", "t_min", "grid_power", "noise_scaling", "last_prior_scales")

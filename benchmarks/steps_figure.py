@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from monai_d3gm.data.files import atomic_path
+from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import format_table
 
 # key of the table's lines: (title, limits of the axis, what is accepted)

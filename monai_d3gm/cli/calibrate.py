@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.cli.options import add_bundle, add_options, given_options, make_workflow
+from monai_d3gm.bundle import find_bundle_root, make_workflow
+from monai_d3gm.cli.options import add_bundle, add_options, given_options
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
-    from monai_d3gm.handlers.calibration import Condition
+    from monai_d3gm.trust.calibration import CalibrationCondition
 
 _CONFIG = "evaluate.json"
 _REPEATED: dict[str, type] = {"acceleration": float, "factor": int}
@@ -55,10 +55,10 @@ def calibrate(arguments: argparse.Namespace) -> int:
     Options left out are as the bundle has them; those that change an image have to be the same when the calibration is
     used. Use subjects that neither trained nor tested the weights.
     """
-    from monai_d3gm.data import OutputError
-    from monai_d3gm.handlers.calibration import SUBJECT_PATTERN, Calibration
-    from monai_d3gm.metrics.conformal import check_coverage
+    from monai_d3gm.files import OutputError
     from monai_d3gm.networks.checkpoint import weights_hash
+    from monai_d3gm.trust.calibration import SUBJECT_PATTERN, Calibration
+    from monai_d3gm.trust.conformal import check_coverage
 
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, _CONFIG)
@@ -90,9 +90,9 @@ def _conditions(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _fit(
     root: Path, settings: Mapping[str, Any], coverage: float, contrast: str | None, subject_pattern: str
-) -> tuple[str, Condition]:
+) -> tuple[str, CalibrationCondition]:
     """The weights' file and what is fitted under one set of parameters."""
-    from monai_d3gm.handlers.calibration import CollectCalibration
+    from monai_d3gm.handlers.trust import CollectCalibration
 
     workflow = make_workflow(root, _CONFIG, settings)
     workflow.initialize()
@@ -104,7 +104,7 @@ def _fit(
     return parsed("weights"), collect.fit(parsed("parameters"), coverage)
 
 
-def _table(conditions: list[Condition]) -> str:
+def _table(conditions: list[CalibrationCondition]) -> str:
     """A row for each condition and contrast."""
     from monai_d3gm.metrics import format_table
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, find_bundle_root
-from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, make_workflow
+from monai_d3gm.bundle import BundleError, find_bundle_root, make_workflow
+from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
@@ -53,7 +53,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from monai_d3gm.comparison.diagnosis import diagnose_process, draw_trajectories
-    from monai_d3gm.data import OutputError, atomic_path, writable_folder
+    from monai_d3gm.files import OutputError, atomic_path, writable_folder
     from monai_d3gm.handlers.panel import slice_view
     from monai_d3gm.networks.checkpoint import load_checkpoint
     from monai_d3gm.sde import PROCESSES, process_from_config

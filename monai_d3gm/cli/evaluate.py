@@ -10,17 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, find_bundle_root
-from monai_d3gm.cli.options import (
-    accepted_kinds,
-    add_bundle,
-    add_options,
-    before_anything,
-    given_options,
-    make_workflow,
-    prepare,
-    read_json,
-)
+from monai_d3gm.bundle import BundleError, accepted_kinds, find_bundle_root, make_workflow, prepare, read_json
+from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options
 from monai_d3gm.cli.shards import Shard
 
 if TYPE_CHECKING:
@@ -76,7 +67,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def _part(root: Path, folder: Path, shard: Shard) -> dict[str, Any]:
     """The settings that give this process its part of a folder: the bundle's own, or its files."""
-    from monai_d3gm.data.inputs import find_units
+    from monai_d3gm.data.restoration.units import find_units
 
     if "world_size" in read_json(root / "configs" / _CONFIG):
         return {"rank": shard.rank, "world_size": shard.size}

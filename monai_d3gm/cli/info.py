@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import find_bundle_root
-from monai_d3gm.cli.options import accepted_kinds, add_bundle, read_json
+from monai_d3gm.bundle import accepted_kinds, find_bundle_root, read_json
+from monai_d3gm.cli.options import add_bundle
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
@@ -39,7 +39,7 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def _facts(root: Path) -> dict[str, Any]:
-    from monai_d3gm.data.inputs import KINDS
+    from monai_d3gm.data.formats.registry import KINDS
     from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
     config = read_json(root / "configs" / _CONFIG)
@@ -58,7 +58,7 @@ def _facts(root: Path) -> dict[str, Any]:
         "parameters": sum(tensor.numel() for tensor in content["model"].values()),
         **content["d3gm"],
     }
-    for name, describe in {"calibration": _calibration, "card": _card}.items():
+    for name, describe in {"calibration": _calibration, "training_statistics": _training_statistics}.items():
         file = root / "models" / f"{name}.json"
         facts[name] = describe(read_json(file), facts["sha256"]) if file.exists() else "none"
     return facts
@@ -80,7 +80,7 @@ def _calibration(content: Mapping[str, Any], weights: str) -> Any:
     ]
 
 
-def _card(content: Mapping[str, Any], _: str) -> Any:
+def _training_statistics(content: Mapping[str, Any], _: str) -> Any:
     """The volumes of the training and the statistics that inputs are compared by."""
     return {"volumes": len(content["volumes"]), "statistics": list(content["quantiles"])}
 

@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Sequence
 
 from monai_d3gm import __version__
-from monai_d3gm.bundle import BundleError, root_cause
+from monai_d3gm.bundle import BundleError, explain, root_cause
 from monai_d3gm.cli import calibrate, compare, diagnose, evaluate, info, label, restore
-from monai_d3gm.cli.options import explain, print_error
+from monai_d3gm.cli.options import print_error
 
 __all__ = ["main"]
 

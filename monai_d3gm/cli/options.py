@@ -1,42 +1,20 @@
-"""What the commands share: the bundle and its options on the command line, and the workflow that they make."""
+"""What the commands share: the bundle and its options on the command line."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import logging
-import pydoc
 import sys
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm import __version__
-from monai_d3gm.bundle import BundleError, is_refusal, root_cause
+from monai_d3gm.bundle import BundleError, is_refusal, read_json, root_cause
 
 if TYPE_CHECKING:
-    from monai.bundle import ConfigWorkflow
-
-    from monai_d3gm.data.inputs import Kind
-
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = [
-    "accepted_kinds",
-    "add_bundle",
-    "add_options",
-    "before_anything",
-    "explain",
-    "given_options",
-    "make_workflow",
-    "prepare",
-    "print_error",
-    "read_json",
-    "run_workflow",
-]
+__all__ = ["add_bundle", "add_options", "before_anything", "given_options", "print_error"]
 
 
 # written here once more, so that the command line is parsed without torch
@@ -125,80 +103,6 @@ def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dic
     return given
 
 
-def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What a run of a bundle is made by, besides its inputs: equal, and so are its results.
-
-    Args:
-        root: the bundle's folder.
-        config: name of the config file.
-        settings: keys of the config that the command line sets.
-        folder: where the inputs are.
-
-    Returns:
-        The package's ``version``, the SHA-256 of the ``config``, of the ``weights`` and of the files beside them (by
-        name, in ``models``), and the ``parameters``.
-
-    Raises:
-        ValueError: a setting is out of range, or there are no weights; no input has been read.
-    """
-    from monai_d3gm.engines.restoration import usable_device
-    from monai_d3gm.networks.checkpoint import weights_hash
-
-    parser = make_workflow(root, config, {**settings, "dataset_dir": folder}).parser
-    usable_device(parser.get_parsed_content("device"))
-    parser.get_parsed_content("inferer")
-    parameters = parser.get_parsed_content("parameters") | {k: v for k, v in settings.items() if k != "progress"}
-    origin = {
-        "version": __version__,
-        "config": _sha256(root / "configs" / config),
-        "weights": weights_hash(parser.get_parsed_content("weights")),
-        "models": {file.name: _sha256(file) for file in sorted((root / "models").glob("*.json"))},
-        "parameters": parameters,
-    }
-    return dict(json.loads(json.dumps(origin, default=str)))
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def accepted_kinds(root: Path, config: str) -> tuple[Kind, ...]:
-    """The kinds of input that a bundle's data set takes: all, where it does not say."""
-    from monai_d3gm.data.inputs import KINDS
-
-    dataset = read_json(root / "configs" / config).get("dataset", {})
-    return tuple(getattr(pydoc.locate(dataset.get("_target_", "")), "kinds", KINDS))
-
-
-def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
-    """The workflow of a bundle's config with some keys set; as ``python -m monai.bundle run`` makes it.
-
-    Paths are to be given as such: MONAI evaluates text that holds one of its signs.
-    """
-    from monai.bundle import ConfigWorkflow
-
-    _keep_stdout_for_results()
-    file = str(root / "configs" / config)
-    return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": root, **settings})
-
-
-def _keep_stdout_for_results() -> None:
-    """Send to stderr what MONAI logs on stdout, but for a line with each workflow."""
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)
-    for logger in logging.root.manager.loggerDict.values():
-        for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stdout__:
-                handler.setStream(sys.stderr)
-
-
-def run_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> None:
-    """Run a bundle's config with some keys set."""
-    workflow = make_workflow(root, config, settings)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-
-
 @contextmanager
 def before_anything() -> Iterator[None]:
     """Turn a refusal in the block, where nothing has been done yet, into one of the command.
@@ -215,35 +119,6 @@ def before_anything() -> Iterator[None]:
         raise BundleError(str(cause)) from error
 
 
-def explain(error: Exception) -> str:
-    """An error as one line; where it is neither a refusal nor the system's, it is a bug: its traceback is printed.
-
-    >>> explain(FileNotFoundError("no such file"))
-    'no such file'
-    """
-    cause = root_cause(error)
-    text = " ".join(str(cause).split())
-    if is_refusal(cause) or isinstance(cause, OSError):
-        return text
-    traceback.print_exception(error)
-    return f"{type(cause).__name__}: {text}"
-
-
 def print_error(text: str) -> None:
     """Print the line on stderr that an error ends in."""
     print(f"d3gm: error: {text}", file=sys.stderr)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A config file of a bundle.
-
-    Raises:
-        BundleError: it is missing, or no JSON object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{file}: not a JSON object.")
-    return content

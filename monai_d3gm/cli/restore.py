@@ -14,26 +14,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from monai_d3gm.bundle import BundleError, find_bundle_root
-from monai_d3gm.cli.options import (
-    accepted_kinds,
-    add_bundle,
-    add_options,
-    before_anything,
-    explain,
-    given_options,
-    prepare,
-    print_error,
-    read_json,
-    run_workflow,
-)
+from monai_d3gm.bundle import BundleError, accepted_kinds, explain, find_bundle_root, prepare, read_json, run_workflow
+from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, print_error
 from monai_d3gm.cli.shards import Shard
 from monai_d3gm.cli.summary import Outcome, Status, as_text, failures, summarise
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
     from monai_d3gm.cli.results import ResultFolder
-    from monai_d3gm.data.inputs import InputUnit, Problem
+    from monai_d3gm.data.restoration.units import InputUnit, Problem
 
 _CONFIG = "inference.json"
 
@@ -67,7 +56,8 @@ def restore(arguments: argparse.Namespace) -> int:
         raise BundleError(f"OUTPUT is the folder INPUT, {source}: results would be taken for inputs; choose another.")
 
     from monai_d3gm.cli.results import ResultFolder
-    from monai_d3gm.data.inputs import KINDS, find_units
+    from monai_d3gm.data.formats.registry import KINDS
+    from monai_d3gm.data.restoration.units import find_units
 
     base = source if source.is_dir() else source.parent
     results = ResultFolder(output, arguments.overwrite)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_d3gm.data.files import OutputError, atomic_path, writable_folder
-from monai_d3gm.data.inputs import InputUnit
+from monai_d3gm.data.restoration.units import InputUnit
+from monai_d3gm.files import OutputError, atomic_path, writable_folder
 
 __all__ = ["ResultFolder"]
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from monai_d3gm.comparison.experiment import Condition, Experiment, Setting
-from monai_d3gm.data import atomic_path, collate_slices
+from monai_d3gm.data import collate_slices
+from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import (
     LpipsWeightsError,
     evaluate_detail,

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from monai_d3gm.comparison.evaluation import FIGURES, Row, means
-from monai_d3gm.data.files import atomic_path
+from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import Summary, paired_difference
 
 __all__ = ["final_table", "seed_interval", "verdicts", "write_report"]

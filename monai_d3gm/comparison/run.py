@@ -22,7 +22,7 @@ from monai_d3gm.comparison.evaluation import Evaluator, Item, Row, means, proces
 from monai_d3gm.comparison.experiment import CRITERIA, Condition, Experiment, Method, Setting
 from monai_d3gm.comparison.report import INPUT, write_report
 from monai_d3gm.comparison.training import load, train, weights_path
-from monai_d3gm.data.files import atomic_path, writable_folder
+from monai_d3gm.files import atomic_path, writable_folder
 from monai_d3gm.networks.checkpoint import build_scheduler, weights_hash
 from monai_d3gm.networks.schedulers import D3GMScheduler
 

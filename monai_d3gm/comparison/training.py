@@ -12,7 +12,7 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.utils import set_determinism
 
 from monai_d3gm.comparison.experiment import Experiment, ExperimentError
-from monai_d3gm.data.files import atomic_path, writable_folder
+from monai_d3gm.files import atomic_path, writable_folder
 from monai_d3gm.networks.checkpoint import load_checkpoint, save_checkpoint
 from monai_d3gm.networks.schedulers import D3GMScheduler
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from monai_d3gm.consistency.base import DEFAULT_PRIOR_STD, MeasurementConsistency
+from monai_d3gm.consistency.coils import CoilMapError, espirit_maps
 from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals
 from monai_d3gm.consistency.downsampling import DownsamplingConsistency
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft1c, fft2c, ifft1c, ifft2c
 from monai_d3gm.consistency.kspace import KspaceConsistency
-from monai_d3gm.consistency.sensitivity import CalibrationError, espirit_maps
 
 __all__ = [
     "DEFAULT_PRIOR_STD",
-    "CalibrationError",
+    "CoilMapError",
     "DownsamplingConsistency",
     "KspaceConsistency",
     "MeasurementConsistency",

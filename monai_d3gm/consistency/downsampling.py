@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_d3gm.consistency.base import MeasurementConsistency, PriorStd, check_finite, nearest_solution
-from monai_d3gm.sde import per_image
+from monai_d3gm.sde.device import per_image
 
 __all__ = ["DownsamplingConsistency"]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from monai_d3gm.consistency.base import MeasurementConsistency, PriorStd, check_finite, nearest_solution
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
-from monai_d3gm.sde import per_image
+from monai_d3gm.sde.device import per_image
 
 __all__ = ["KspaceConsistency"]
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from monai_d3gm.engines.evaluator import (
+    KSPACE_BASELINES,
+    RestorationEvaluator,
+    RestorationEvents,
+    batch_image,
+    magnitude,
+    nonnegative,
+)
 from monai_d3gm.engines.prepare import (
     D3GMPrepareBatch,
     ProcessMixturePrepareBatch,
     RegressionPrepareBatch,
     downsampling_consistency,
     kspace_consistency,
-)
-from monai_d3gm.engines.restoration import (
-    KSPACE_BASELINES,
-    RestorationEvaluator,
-    RestorationEvents,
-    RestoredVolume,
-    batch_image,
-    magnitude,
-    nonnegative,
 )
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "RegressionPrepareBatch",
     "RestorationEvaluator",
     "RestorationEvents",
-    "RestoredVolume",
     "batch_image",
     "downsampling_consistency",
     "kspace_consistency",

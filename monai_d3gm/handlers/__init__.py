@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from monai_d3gm.handlers.calibration import (
-    CalibratedUncertainty,
-    Calibration,
-    CalibrationError,
-    CollectCalibration,
-    TrustCheck,
-    calibrated,
-)
 from monai_d3gm.handlers.checkpoint import KeepBest, TrainingCheckpoint
-from monai_d3gm.handlers.restoration import MetricsReport, RestorationFigures, VolumeWriter, provenance
+from monai_d3gm.handlers.metrics import RestorationFigures
+from monai_d3gm.handlers.report import MetricsReport, provenance
+from monai_d3gm.handlers.trust import CollectCalibration, TrustCheck
+from monai_d3gm.handlers.writer import VolumeWriter
 
 __all__ = [
-    "CalibratedUncertainty",
-    "Calibration",
-    "CalibrationError",
     "CollectCalibration",
     "KeepBest",
     "MetricsReport",
@@ -24,6 +16,5 @@ __all__ = [
     "TrainingCheckpoint",
     "TrustCheck",
     "VolumeWriter",
-    "calibrated",
     "provenance",
 ]

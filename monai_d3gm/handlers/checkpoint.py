@@ -13,7 +13,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 
-from monai_d3gm.data.files import atomic_path
+from monai_d3gm.files import atomic_path
 from monai_d3gm.networks.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from monai_d3gm.networks.schedulers import D3GMScheduler
 

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monai_d3gm.data.datasets import InputVolume
-from monai_d3gm.data.files import atomic_path
-from monai_d3gm.engines.restoration import METHOD, RestoredVolume
+from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
+from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import evaluate_images, psnr
 
 __all__ = ["save_panel", "slice_view"]

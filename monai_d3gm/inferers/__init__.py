@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from monai_d3gm.inferers.diffusion import D3GMInferer, linear_part
-from monai_d3gm.inferers.l1_wavelet import l1_wavelet, tune_l1_wavelet
 from monai_d3gm.inferers.regression import RegressionInferer
 from monai_d3gm.inferers.restoration import RestorationInferer
 
@@ -11,7 +10,5 @@ __all__ = [
     "D3GMInferer",
     "RegressionInferer",
     "RestorationInferer",
-    "l1_wavelet",
     "linear_part",
-    "tune_l1_wavelet",
 ]

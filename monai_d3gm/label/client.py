@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from monai_d3gm.data.files import atomic_path
+from monai_d3gm.files import atomic_path
 
 __all__ = ["Restoration", "ServerError", "download", "info", "restore", "upload"]
 

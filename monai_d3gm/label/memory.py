@@ -19,9 +19,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from monai_d3gm.data.fastmri import open_kspace
-from monai_d3gm.data.inputs import kind_of
-from monai_d3gm.data.ismrmrd import open_ismrmrd
+from monai_d3gm.data.formats.fastmri import open_kspace
+from monai_d3gm.data.formats.ismrmrd import open_ismrmrd
+from monai_d3gm.data.formats.registry import kind_of
 
 __all__ = ["Extent", "estimate_bytes", "physical_memory", "read_extent"]
 

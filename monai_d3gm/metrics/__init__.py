@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-from monai_d3gm.metrics.conformal import (
-    Bound,
-    Interval,
-    Pixels,
-    fit_bound,
-    fit_interval,
-    leave_one_out,
-    lower_bounds,
-    predicted_figures,
-    volume_scale,
-)
 from monai_d3gm.metrics.detail import (
     SpectrumRatio,
     evaluate_detail,
@@ -30,30 +19,21 @@ __all__ = [
     "COLOUR_PROTOCOLS",
     "LpipsWeightsError",
     "PROTOCOLS",
-    "Bound",
-    "Interval",
-    "Pixels",
     "SpectrumRatio",
     "Summary",
     "evaluate_detail",
     "evaluate_images",
     "evaluate_photograph",
-    "fit_bound",
-    "fit_interval",
     "foreground_mask",
     "format_table",
     "gmsd",
     "hfen",
-    "leave_one_out",
-    "lower_bounds",
     "lpips",
     "luma",
     "paired_difference",
-    "predicted_figures",
     "photograph_detail",
     "psnr",
     "radial_power_spectrum",
     "spectrum_ratio_db",
     "summarise",
-    "volume_scale",
 ]

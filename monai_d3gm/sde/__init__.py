@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .clock import SCHEDULES, Clock
-from .device import moved, per_image
 from .discrepancy import TemporalDiscrepancy, calibrate_tau, cocycle_defect, proposition2_bound, temporal_discrepancy
 from .noise import INITIAL_STEP, keyed_noise
 from .processes import (
@@ -36,8 +35,6 @@ __all__ = [
     "calibrate_tau",
     "cocycle_defect",
     "keyed_noise",
-    "moved",
-    "per_image",
     "process_from_config",
     "proposition2_bound",
     "sample",

@@ -15,7 +15,7 @@ from dicom_series import head, oblique_affine, write_classic
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 from small_bundle import BUNDLES, SMALL, Run, logging_kept, magnitude, make_bundle, write_nifti
 
-from monai_d3gm.data.dicom import find_series, read_series
+from monai_d3gm.data.formats.dicom import find_series, read_series
 from monai_d3gm.networks.checkpoint import read_checkpoint
 
 CONFIGS = BUNDLES / "mri_sr" / "configs"

@@ -11,10 +11,11 @@ import pytest
 import torch
 from small_bundle import logging_kept, magnitude, make_bundle, save_untrained, write_nifti
 
+from monai_d3gm.bundle import make_workflow
 from monai_d3gm.cli.main import main
-from monai_d3gm.cli.options import make_workflow
-from monai_d3gm.handlers.calibration import Calibration, TrustCheck
+from monai_d3gm.handlers.trust import TrustCheck
 from monai_d3gm.networks.checkpoint import weights_hash
+from monai_d3gm.trust.calibration import Calibration
 
 FAST = ["--samples", "2", "--steps", "1", "--slices", "2", "--device", "cpu"]
 

@@ -355,9 +355,9 @@ def test_options_that_the_bundle_does_not_have_are_refused(bundle: Path, volume:
 
 def test_the_choices_on_the_command_line_are_those_of_the_package() -> None:
     from monai_d3gm.cli import options
-    from monai_d3gm.data.datasets import AXES
-    from monai_d3gm.data.low_resolution import PLANES
-    from monai_d3gm.handlers.restoration import FORMATS
+    from monai_d3gm.data.restoration.kspace import AXES
+    from monai_d3gm.data.restoration.low_resolution import PLANES
+    from monai_d3gm.handlers.writer import FORMATS
     from monai_d3gm.transforms.kspace.functional import MASK_TYPES
 
     assert set(options.MASKS) == set(MASK_TYPES)

@@ -43,7 +43,9 @@ def rain100(letter: str) -> Callable[[Path], None]:
 
 
 def counts(letter: str) -> range:
-    manifest = Path(__file__).resolve().parents[2] / f"monai_d3gm/data/manifests/rain100{letter.lower()}.json"
+    manifest = (
+        Path(__file__).resolve().parents[2] / f"monai_d3gm/data/collections/manifests/rain100{letter.lower()}.json"
+    )
     train = json.loads(manifest.read_text())["splits"]["train"]
     return range(train["first"], train["last"] + 1)
 

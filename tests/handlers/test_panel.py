@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from monai_d3gm.data import InputVolume
-from monai_d3gm.engines import RestoredVolume
+from monai_d3gm.data.restoration.restored import RestoredVolume
 from monai_d3gm.handlers.panel import save_panel, slice_view
 
 

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from small_bundle import BUNDLES, full_kspace, magnitude, write_nifti
 
-from monai_d3gm.data.fastmri import write_kspace
+from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.label.memory import Extent, estimate_bytes, read_extent
 
 MEASURE = """
 import re, sys
 from pathlib import Path
-from monai_d3gm.cli.options import make_workflow, run_workflow
+from monai_d3gm.bundle import make_workflow, run_workflow
 
 root, source, output = map(Path, sys.argv[1:])
 status = Path("/proc/self/status")  # the maximum of getrusage is inherited from the process that started this one

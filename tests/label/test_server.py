@@ -31,7 +31,7 @@ from PIL import Image
 from small_bundle import BUNDLES, Run, full_kspace, magnitude, make_bundle, write_nifti
 
 from monai_d3gm.cli.main import main
-from monai_d3gm.data.fastmri import write_kspace
+from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.label import client
 
 pytestmark = pytest.mark.skipif(

@@ -1,5 +1,5 @@
 """Where MONAI Label looks for the app."""
 
-from monai_d3gm.label.app.restoration import RestorationApp
+from monai_d3gm.label.app.app import RestorationApp
 
 __all__ = ["RestorationApp"]

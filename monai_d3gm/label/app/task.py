@@ -16,9 +16,18 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
-from monai_d3gm.bundle import BundleError, is_refusal, root_cause
-from monai_d3gm.cli.options import accepted_kinds, explain, make_workflow, prepare, read_json, run_workflow
-from monai_d3gm.data.inputs import KINDS, kind_of, stem_of
+from monai_d3gm.bundle import (
+    BundleError,
+    accepted_kinds,
+    explain,
+    is_refusal,
+    make_workflow,
+    prepare,
+    read_json,
+    root_cause,
+    run_workflow,
+)
+from monai_d3gm.data.formats.registry import KINDS, kind_of, stem_of
 from monai_d3gm.label.memory import estimate_bytes, read_extent
 from monai_d3gm.label.parameters import OUTPUTS, ParameterError, Parameters, parse_parameters, settable
 from monai_d3gm.networks.checkpoint import load_checkpoint

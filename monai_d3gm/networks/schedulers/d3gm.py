@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
-from monai_d3gm.sde import D3GMProcess, DiffusionProcess, moved, per_image, time_grid
+from monai_d3gm.sde import D3GMProcess, DiffusionProcess, time_grid
 from monai_d3gm.sde import sample as draw_sample
+from monai_d3gm.sde.device import moved, per_image
 
 __all__ = ["D3GMScheduler", "PREDICTION_TYPES", "crop_to", "pad_to_multiple", "size_multiple"]
 

@@ -1,0 +1,22 @@
+"""A bundle as an object: found by name, checked, set and run. The command line and the server both stand on it."""
+
+from __future__ import annotations
+
+from monai_d3gm.bundle.command_line import check_command_line
+from monai_d3gm.bundle.errors import BundleError, explain, is_refusal, root_cause
+from monai_d3gm.bundle.find import find_bundle_root, read_json
+from monai_d3gm.bundle.run import accepted_kinds, make_workflow, prepare, run_workflow
+
+__all__ = [
+    "BundleError",
+    "accepted_kinds",
+    "check_command_line",
+    "explain",
+    "find_bundle_root",
+    "is_refusal",
+    "make_workflow",
+    "prepare",
+    "read_json",
+    "root_cause",
+    "run_workflow",
+]

@@ -1,0 +1,96 @@
+"""Runs a bundle's config with some keys set: what the command line and the server both stand on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pydoc
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_d3gm import __version__
+from monai_d3gm.bundle.find import read_json
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
+
+    from monai_d3gm.data.formats.registry import Kind
+
+__all__ = ["accepted_kinds", "make_workflow", "prepare", "run_workflow"]
+
+
+def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What a run of a bundle is made by, besides its inputs: equal, and so are its results.
+
+    Args:
+        root: the bundle's folder.
+        config: name of the config file.
+        settings: keys of the config that the command line sets.
+        folder: where the inputs are.
+
+    Returns:
+        The package's ``version``, the SHA-256 of the ``config``, of the ``weights`` and of the files beside them (by
+        name, in ``models``), and the ``parameters``.
+
+    Raises:
+        ValueError: a setting is out of range, or there are no weights; no input has been read.
+    """
+    from monai_d3gm.engines.evaluator import usable_device
+    from monai_d3gm.networks.checkpoint import weights_hash
+
+    parser = make_workflow(root, config, {**settings, "dataset_dir": folder}).parser
+    usable_device(parser.get_parsed_content("device"))
+    parser.get_parsed_content("inferer")
+    parameters = parser.get_parsed_content("parameters") | {k: v for k, v in settings.items() if k != "progress"}
+    origin = {
+        "version": __version__,
+        "config": _sha256(root / "configs" / config),
+        "weights": weights_hash(parser.get_parsed_content("weights")),
+        "models": {file.name: _sha256(file) for file in sorted((root / "models").glob("*.json"))},
+        "parameters": parameters,
+    }
+    return dict(json.loads(json.dumps(origin, default=str)))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def accepted_kinds(root: Path, config: str) -> tuple[Kind, ...]:
+    """The kinds of input that a bundle's data set takes: all, where it does not say."""
+    from monai_d3gm.data.formats.registry import KINDS
+
+    dataset = read_json(root / "configs" / config).get("dataset", {})
+    return tuple(getattr(pydoc.locate(dataset.get("_target_", "")), "kinds", KINDS))
+
+
+def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
+    """The workflow of a bundle's config with some keys set; as ``python -m monai.bundle run`` makes it.
+
+    Paths are to be given as such: MONAI evaluates text that holds one of its signs.
+    """
+    from monai.bundle import ConfigWorkflow
+
+    _keep_stdout_for_results()
+    file = str(root / "configs" / config)
+    return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": root, **settings})
+
+
+def _keep_stdout_for_results() -> None:
+    """Send to stderr what MONAI logs on stdout, but for a line with each workflow."""
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)
+    for logger in logging.root.manager.loggerDict.values():
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stdout__:
+                handler.setStream(sys.stderr)
+
+
+def run_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> None:
+    """Run a bundle's config with some keys set."""
+    workflow = make_workflow(root, config, settings)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()

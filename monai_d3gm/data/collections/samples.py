@@ -1,0 +1,39 @@
+"""Samples that ship with the packages that this one needs; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import skimage
+
+__all__ = ["DEMO_PHOTOGRAPHS", "bundled_epi_path", "bundled_photographs"]
+
+DEMO_PHOTOGRAPHS = ("astronaut.png", "coffee.png", "rocket.jpg")
+"""Photographs in scikit-image's wheel that no weights of the package were trained on."""
+
+
+def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
+    """Return the paths of photographs that lie inside scikit-image's wheel; nothing is downloaded.
+
+    Raises:
+        ValueError: the installed scikit-image has no such file.
+
+    >>> [path.name for path in bundled_photographs()]
+    ['astronaut.png', 'coffee.png', 'rocket.jpg']
+    """
+    folder = Path(skimage.__file__).parent / "data"
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: the installed scikit-image comes without the photograph {name}.")
+    return [folder / name for name in names]
+
+
+def bundled_epi_path() -> Path:
+    """Return the T2*-weighted EPI brain volume in nibabel's wheel: 128x96x24 voxels, two time points.
+
+    >>> bundled_epi_path().name
+    'example4d.nii.gz'
+    """
+    return Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"

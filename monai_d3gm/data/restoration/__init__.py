@@ -1,0 +1,1 @@
+"""Data sets of inputs to restore, and what their restoration gives."""

@@ -1,0 +1,310 @@
+"""Slices of k-space to restore, from fastMRI files or simulated from NIfTI magnitude volumes, one dict each.
+
+The conventions are those of the theory's section on measurement consistency: the undersampled axis is the last,
+k-space, images and ``noise_std`` share one scale, in which the 99.5th percentile of the zero-filled magnitude is 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fastmri
+import numpy as np
+import torch
+from fastmri.data.transforms import center_crop
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from monai_d3gm.consistency.coils import espirit_maps
+from monai_d3gm.consistency.fourier import ifft2c
+from monai_d3gm.data.formats.fastmri import KspaceFile, KspaceFileError, acceleration_of, open_kspace
+from monai_d3gm.data.formats.ismrmrd import IsmrmrdFile, open_ismrmrd
+from monai_d3gm.data.formats.nifti import VolumeFileError, read_magnitude
+from monai_d3gm.data.formats.registry import Kind, kind_of, stem_of
+from monai_d3gm.data.restoration.inputs import InputVolume, check_slices, find_inputs, spread
+from monai_d3gm.transforms.kspace import (
+    CartesianMaskd,
+    CropReadoutd,
+    NormalizeKspaced,
+    PhaseConstraind,
+    SimulateKspaced,
+    ZeroFilled,
+)
+from monai_d3gm.transforms.kspace.functional import (
+    MASK_TYPES,
+    cartesian_mask,
+    crop_to_acquired_band,
+    estimate_noise_std,
+)
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+AXES = ("phase", "frequency")
+"""The axis that is undersampled: the columns as they are stored (phase encoding), or the rows (readout)."""
+
+KSPACE_KINDS: tuple[Kind, ...] = ("fastmri", "ismrmrd", "nifti")
+"""What k-space is read or simulated from."""
+
+
+def _lacks_rows(file: KspaceFile | IsmrmrdFile) -> bool:
+    """Whether whole rows were not sampled, so that the readout lies along the columns."""
+    return file.mask is not None and file.mask.shape == (file.shape[0], 1)
+
+
+def _coil_word(coils: int) -> str:
+    return "single-coil" if coils <= 1 else "multi-coil"
+
+
+class KspaceSliceDataset(Dataset):
+    """Undersampled slices to restore, read when asked for.
+
+    Fully sampled fastMRI files and ISMRMRD raw data are undersampled here; undersampled ones are taken as they are,
+    whether they come with a mask or zeros tell what was not sampled.
+    NIfTI files are magnitude images: they are cropped to the band that was acquired and k-space is simulated from
+    their last axis' slices. What is random in a slice is a function of ``seed``, the file's name and the slice's
+    number.
+
+    A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
+    (1, 1, W); ``phase`` complex64 (H, W) of modulus 1, the phase reference that ``mu`` and ``image`` are divided by;
+    ``mu`` float32 (2, H, W), the phase-constrained estimate of the image; ``zero_filled`` float32 (2, H, W), not
+    divided by the phase; ``image`` float32 (2, H, W), the fully sampled complex image (simulated: free of noise), and
+    ``reference`` float32 (h, w), the magnitude to compare with, both absent where no truth is known;
+    ``sensitivity_maps`` complex64 (coils, H, W) for several coils, without the phase; ``noise_std``;
+    ``scale``, physical = normalised * scale; ``crop`` (h, w), the central part of the image that is written, or
+    None for all; ``transposed``, True where ``axis`` is "frequency" or the file lacks rows: rows and columns of all of
+    these are then exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into
+    `volumes`; ``affine``.
+
+    Args:
+        inputs: files or folders of fastMRI .h5, ISMRMRD and NIfTI files; the content decides.
+        acceleration: at least 1.
+        mask: one of fastMRI's masks: random, equispaced, equispaced_fraction, magic, magic_fraction.
+        axis: "phase" undersamples the columns, "frequency" the rows.
+        center_fraction: share of the lines sampled around the centre; 0.32 / acceleration if None.
+        seed: seed of phase, noise, and mask.
+        snr: of simulated k-space: mean of the foreground over the noise's standard deviation per part.
+        coils: of simulated k-space.
+        noise_std: of fastMRI files: standard deviation per real and imaginary part in the file's units; None
+            estimates it from the ends of the readout, 0.0 trusts the measurement exactly.
+        slices: "all", how many, evenly spaced, or such as "central:60".
+
+    Raises:
+        ValueError: an argument is out of range, or an input cannot be used; the message names it.
+
+    >>> from monai_d3gm.data import bundled_epi_path
+    >>> dataset = KspaceSliceDataset(bundled_epi_path(), acceleration=4, slices=2)
+    >>> item = dataset[0]
+    >>> len(dataset), item["key"], item["mu"].shape
+    (2, 'example4d:6', torch.Size([2, 128, 96]))
+    """
+
+    kinds = KSPACE_KINDS
+
+    def __init__(
+        self,
+        inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        acceleration: float = 4,
+        mask: str = "random",
+        axis: str = "phase",
+        center_fraction: float | None = None,
+        seed: int = 0,
+        snr: float = 50.0,
+        coils: int = 1,
+        noise_std: float | None = None,
+        slices: str | int = "all",
+    ) -> None:
+        if mask not in MASK_TYPES:
+            raise ValueError(f"mask is {mask!r}; accepted: {', '.join(MASK_TYPES)}.")
+        if axis not in AXES:
+            raise ValueError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
+        check_slices(slices)
+        if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
+            raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
+        self.transposed = axis == "frequency"
+        self.noise_std = noise_std
+        self._wanted = slices
+        self._simulate = SimulateKspaced("image", snr=snr, coils=coils, seed=seed)
+        self._mask_arguments: dict[str, Any] = {
+            "acceleration": acceleration,
+            "mask": mask,
+            "center_fraction": center_fraction,
+            "seed": seed,
+        }
+        self._coils = coils
+        self._loaded: tuple[Path, NDArray[np.float32]] | None = None
+        self._files: dict[int, KspaceFile | IsmrmrdFile] = {}
+        self.volumes: list[InputVolume] = []
+        for path in find_inputs(inputs, KSPACE_KINDS):
+            kind = kind_of(path)
+            if kind in ("fastmri", "ismrmrd"):
+                file = open_ismrmrd(path) if kind == "ismrmrd" else open_kspace(path)
+                self._files[len(self.volumes)] = file
+                self.volumes.append(self._describe_kspace(file))
+            else:
+                self.volumes.append(self._describe_nifti(path))
+        self._index = [(v, s) for v, volume in enumerate(self.volumes) for s in volume.slices]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, slice_number = self._index[index]
+        volume = self.volumes[number]
+        item: dict[Any, Any] = {
+            "key": f"{volume.stem}:{slice_number}",
+            "source": str(volume.path),
+            "slice": slice_number,
+            "num_slices": volume.shape[2],
+            "volume": number,
+            "affine": torch.from_numpy(volume.affine),
+            "transposed": self.transposed,
+        }
+        try:
+            if volume.kind == "nifti":
+                return self._simulated(item, volume)
+            return self._measured(item, self._files[number])
+        except (KspaceFileError, VolumeFileError):
+            raise
+        except ValueError as error:
+            raise KspaceFileError(f"{volume.path}: slice {slice_number}: {' '.join(str(error).split())}") from error
+
+    def _check_mask(self, path: Path, rows: int, columns: int) -> None:
+        """Fail now, not at the first slice, where no such mask exists for this number of lines."""
+        arguments = self._mask_arguments
+        try:
+            cartesian_mask(
+                rows if self.transposed else columns,
+                arguments["acceleration"],
+                arguments["mask"],
+                center_fraction=arguments["center_fraction"],
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def _describe_kspace(self, file: KspaceFile | IsmrmrdFile) -> InputVolume:
+        origin, attributes = "undersampled here", dict(file.attributes)
+        attributes.pop("acceleration", None)  # only a mask tells it
+        if file.mask is None:
+            self._check_mask(file.path, *file.shape)
+        elif self.transposed and not _lacks_rows(file):
+            raise KspaceFileError(
+                f"{file.path}: the file has a mask along the phase axis; axis 'frequency' does not fit."
+            )
+        else:
+            attributes["acceleration"] = round(acceleration_of(file.mask), 3)
+            origin = f"undersampled as acquired, {attributes['acceleration']:.3g}-fold"
+        used = [number for number in range(file.num_slices) if number not in file.empty]
+        return InputVolume(
+            path=file.path,
+            stem=stem_of(file.path),
+            kind="kspace",
+            shape=(*file.crop, file.num_slices),
+            slices=tuple(used[i] for i in spread(len(used), self._wanted)),
+            skipped=file.empty,
+            affine=file.affine,
+            header=None,
+            simulated=False,
+            coils=max(1, file.coils),
+            has_truth=file.mask is None or file.reconstruction is not None,
+            kept_band=(1.0, 1.0),
+            attributes=attributes,
+            origin=f"measured {_coil_word(max(1, file.coils))} k-space, {origin}",
+            warnings=file.warnings,
+        )
+
+    def _describe_nifti(self, path: Path) -> InputVolume:
+        source = read_magnitude(path)
+        data, kept, affine = crop_to_acquired_band(source.data, (0, 1), source.affine)
+        if min(kept) < 1 or affine is None:
+            logger.info("%s: interpolated; kept %.2f of the band along rows, %.2f along columns.", path, *kept)
+        self._loaded = (path, data)
+        used: NDArray[np.bool_] = np.any(source.data, axis=(0, 1))
+        skipped = tuple(np.flatnonzero(~used).tolist())
+        if skipped:
+            logger.warning("%s: %d of %d slices are zero everywhere; they are skipped.", path, len(skipped), len(used))
+        self._check_mask(path, *data.shape[:2])
+        return InputVolume(
+            path=path,
+            stem=stem_of(path),
+            kind="nifti",
+            shape=(data.shape[0], data.shape[1], data.shape[2]),
+            slices=tuple(np.flatnonzero(used)[spread(int(used.sum()), self._wanted)].tolist()),
+            skipped=skipped,
+            affine=source.affine if affine is None else affine,
+            header=source.header,
+            simulated=True,
+            coils=self._coils,
+            has_truth=True,
+            kept_band=(kept[0], kept[1]),
+            origin=f"simulated {_coil_word(self._coils)} k-space from magnitude images",
+            warnings=("k-space was simulated from magnitude images; this is not the reconstruction of a scan",),
+        )
+
+    def _magnitude(self, path: Path) -> NDArray[np.float32]:
+        """The volume on its acquired band; the last one read is kept."""
+        if self._loaded is None or self._loaded[0] != path:
+            self._loaded = (path, crop_to_acquired_band(read_magnitude(path).data, (0, 1))[0])
+        return self._loaded[1]
+
+    def _simulated(self, item: dict[Any, Any], volume: InputVolume) -> dict[Any, Any]:
+        magnitude = self._magnitude(volume.path)[:, :, item["slice"]]
+        item["image"] = magnitude.T if self.transposed else magnitude
+        item = self._simulate(item)
+        item["reference"] = item["image"].norm(dim=0)
+        item["crop"] = None
+        item = CartesianMaskd("kspace", **self._mask_arguments)(item)
+        item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
+        return self._normalize(item)
+
+    def _measured(self, item: dict[Any, Any], file: KspaceFile | IsmrmrdFile) -> dict[Any, Any]:
+        kspace = file.read_kspace(item["slice"])
+        readout_last = _lacks_rows(file)
+        item["noise_std"] = self.noise_std
+        if self.noise_std is None:
+            item["noise_std"] = estimate_noise_std(kspace.mT if readout_last else kspace)
+        reference = file.read_reconstruction(item["slice"])
+        crop = file.crop
+        item["transposed"] = self.transposed or readout_last
+        if item["transposed"]:
+            kspace = kspace.transpose(-2, -1)
+            reference = None if reference is None else reference.transpose(-2, -1)
+            crop = (crop[1], crop[0])
+        item["kspace"] = kspace
+        mask = None if file.mask is None else torch.from_numpy(np.atleast_2d(file.mask))
+        if mask is None or mask.shape.numel() in mask.shape:  # else the rows do not decouple
+            item = CropReadoutd("kspace", crop[0])(item)
+        full = item["kspace"]
+        item["crop"] = None if crop == full.shape[-2:] else crop
+        if mask is None:
+            # fastMRI leaves the columns outside the encoded ones out of the mask; they are columns only as stored.
+            padding = None if self.transposed else file.padding
+            item = CartesianMaskd("kspace", **self._mask_arguments, padding=padding)(item)
+        else:
+            mask = mask.mT if item["transposed"] else mask
+            item["mask"] = mask.reshape((1,) * (kspace.ndim - 2) + mask.shape)
+            item["kspace"] = full * item["mask"]
+        maps = None
+        if file.coils:
+            maps = item["sensitivity_maps"] = espirit_maps(item["kspace"], item["mask"])
+        item["mu"] = ZeroFilled()(item["kspace"], maps)
+        if mask is None:
+            item["image"] = ZeroFilled()(full, maps)
+            if reference is None:
+                magnitudes = ifft2c(full).abs()
+                reference = fastmri.rss(magnitudes) if file.coils else magnitudes
+        if reference is not None:
+            item["reference"] = center_crop(reference, crop)
+        return self._normalize(item)
+
+    def _normalize(self, item: dict[Any, Any]) -> dict[Any, Any]:
+        keys = ("kspace", "mu", "image", "reference", "noise_std")
+        item = NormalizeKspaced(keys, allow_missing_keys=True)(item)
+        return PhaseConstraind("image", allow_missing_keys=True)(item)

@@ -1,0 +1,49 @@
+"""What a restoration gives: the images of one input, in its units and orientation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_d3gm.data.restoration.inputs import InputVolume
+
+__all__ = ["METHOD", "RestoredVolume"]
+
+METHOD = "D3GM"
+"""The restoration's name among the images of a `RestoredVolume`."""
+
+
+@dataclass(frozen=True)
+class RestoredVolume:
+    """Images of the restored slices of one input, float32 (S, h, w), or (S, h, w, 3) in colour, in the input's units
+    and orientation.
+
+    Attributes:
+        source: the input.
+        images: by method: the degraded input first, then, where asked for and a truth is known, the other baselines,
+            and `METHOD` last.
+        std: standard deviation over the samples; None for a single sample.
+        reference: the truth; None where it is not known.
+        residual: by slice, the root mean square of A x - y over the measurement's noise_std, for the restored image
+            before it became a magnitude; None where there is no measurement or its noise is 0.
+    """
+
+    source: InputVolume
+    images: Mapping[str, NDArray[np.float32]]
+    std: NDArray[np.float32] | None
+    reference: NDArray[np.float32] | None
+    residual: NDArray[np.float32] | None = None
+
+    @property
+    def degraded(self) -> str:
+        """The name of the degraded input among ``images``."""
+        return next(iter(self.images))
+
+    def as_volume(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Put images (S, h, w) into a volume of ``source.shape``, zero where a slice was not restored."""
+        volume = np.zeros(self.source.shape, dtype=np.float32)
+        np.moveaxis(volume, self.source.slice_axis, 0)[list(self.source.slices)] = slices
+        return volume

@@ -1,0 +1,148 @@
+"""Finds what can be restored in a tree of files: units in a fixed order, and what is in none of them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_d3gm.data.formats.dicom import DicomSeries, find_series
+from monai_d3gm.data.formats.registry import KINDS, Kind, claimed, recognise, stem_of, suffix_of
+
+__all__ = ["InputError", "InputUnit", "Problem", "find_units"]
+
+
+class InputError(ValueError):
+    """There is nothing to restore at a path; the message names it."""
+
+
+@dataclass(frozen=True)
+class InputUnit:
+    """What is restored in one go: a file, or the files of a DICOM series.
+
+    Attributes:
+        kind: what it is.
+        files: its files.
+        relative: its folder below the one that was searched, and its name without suffix.
+    """
+
+    kind: Kind
+    files: tuple[Path, ...]
+    relative: Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is in no unit.
+
+    Attributes:
+        path: the file.
+        reason: why.
+        kind: what it is or, by its name, is meant to be; None for what is no input at all.
+    """
+
+    path: Path
+    reason: str
+    kind: Kind | None = None
+
+
+def find_units(
+    root: str | os.PathLike[str], kinds: Sequence[Kind] = tuple(KINDS), leave_out: str | os.PathLike[str] | None = None
+) -> tuple[list[InputUnit], list[Problem]]:
+    """Find all that can be restored in a file or a tree of folders.
+
+    Hidden files and folders are passed over. Links to folders and links that lead out of the tree are not followed.
+
+    Args:
+        root: a file or a folder.
+        kinds: those that are wanted.
+        leave_out: a folder that is not searched, such as that of the results.
+
+    Returns:
+        The units, and the files that are in none of them with the reason; both in the order of their paths, the same
+        on every machine.
+
+    Raises:
+        InputError: there is no such file or folder.
+
+    >>> from monai_d3gm.data import bundled_epi_path
+    >>> units, problems = find_units(bundled_epi_path())
+    >>> units[0].kind, str(units[0].relative), problems
+    ('nifti', 'example4d', [])
+    """
+    root = Path(root)
+    if not root.exists():
+        raise InputError(f"{root}: no such file or folder.")
+    base = root if root.is_dir() else root.parent
+    found: list[InputUnit] = []
+    problems: list[Problem] = []
+    dicom: dict[Path, list[Path]] = defaultdict(list)
+    for path in _files(root, leave_out) if root.is_dir() else [root]:
+        if path != root and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+            problems.append(Problem(path, "a link that leads out of the folder"))
+            continue
+        try:
+            kind = recognise(path)
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror or error}", claimed(path)))
+            continue
+        if kind is None:
+            problems.append(_unrecognised(path))
+        elif kind not in kinds:
+            accepted = ", ".join(KINDS[k] for k in kinds)
+            problems.append(Problem(path, f"{KINDS[kind]}; accepted: {accepted}", kind))
+        elif kind == "dicom":
+            dicom[path.parent].append(path)
+        else:
+            found.append(InputUnit(kind, (path,), path.parent.relative_to(base) / stem_of(path)))
+    for folder, files in dicom.items():
+        series, refused = _series(folder, files, folder.relative_to(base))
+        found += series
+        problems += refused
+    units: dict[Path, InputUnit] = {}
+    for unit in sorted(found, key=lambda unit: (unit.relative, unit.files)):
+        first = units.setdefault(unit.relative, unit)
+        if first is not unit:
+            reason = f"its results would have the names of those of {first.files[0].name}; rename one"
+            problems += [Problem(path, reason, unit.kind) for path in unit.files]
+    return list(units.values()), sorted(problems, key=lambda problem: problem.path)
+
+
+def _files(root: Path, leave_out: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The regular files of a tree; of links, those that lead to a file or to nothing."""
+    left_out = None if leave_out is None else Path(leave_out).resolve()
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != left_out]
+        for name in names:
+            path = here / name
+            if not name.startswith(".") and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _unrecognised(path: Path) -> Problem:
+    kind = claimed(path)
+    if kind is None:
+        return Problem(path, "not an input")
+    return Problem(path, f"the name ends in {suffix_of(path.name)}, the content is not {KINDS[kind]}", kind)
+
+
+def _series(folder: Path, files: Sequence[Path], relative: Path) -> tuple[list[InputUnit], list[Problem]]:
+    """The DICOM series among some files of a folder; the volumes of one series are one unit."""
+    series, refused = find_series(files[0] if len(files) == 1 else folder)
+    wanted = set(files)
+    problems = [Problem(refusal.path, refusal.reason, "dicom") for refusal in refused if refusal.path in wanted]
+    by_uid: dict[str, list[DicomSeries]] = defaultdict(list)
+    for volume in series:
+        by_uid[volume.series_uid].append(volume)
+    units = []
+    for volumes in by_uid.values():
+        paths = dict.fromkeys(path for volume in volumes for path in volume.files)
+        if wanted.issuperset(paths):
+            units.append(InputUnit("dicom", tuple(paths), relative / volumes[0].name))
+        else:
+            reason = "of a series with links that lead out of the folder"
+            problems += [Problem(path, reason, "dicom") for path in paths if path in wanted]
+    return units, problems

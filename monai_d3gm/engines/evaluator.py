@@ -1,0 +1,254 @@
+"""The engine that restores data sets of slices, volume by volume: k-space, low-resolution images, photographs.
+
+What a slice goes through (the normalisation, and for k-space the phase reference and the estimate, measurement
+consistency at every step) is in the theory's section on measurement consistency; the engine undoes the normalisation,
+the crop and the exchange of axes, and gives whole volumes of images to its handlers. What is peculiar to a task are
+three of its arguments: the consistency, how a sample becomes an image, and what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from fastmri.data.transforms import center_crop
+from ignite.engine import EventEnum, Events
+from monai.engines import SupervisedEvaluator
+from monai.utils import CommonKeys
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from monai_d3gm.baselines.l1_wavelet import l1_wavelet
+from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
+from monai_d3gm.engines.prepare import kspace_consistency
+from monai_d3gm.inferers.restoration import RestorationInferer
+
+__all__ = [
+    "KSPACE_BASELINES",
+    "RestorationEvaluator",
+    "RestorationEvents",
+    "batch_image",
+    "magnitude",
+    "nonnegative",
+]
+
+ToImage = Callable[[Tensor], Tensor]
+"""Samples (B, C, H, W) to the images that are written, (B, 1 or 3, H, W)."""
+
+Baseline = Callable[[Mapping[str, Any]], Tensor]
+"""A batch to images (B, 1 or 3, H, W) in its scale."""
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """The modulus of complex images: (B, 2, H, W) to (B, 1, H, W).
+
+    >>> magnitude(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).item()
+    5.0
+    """
+    return x.norm(dim=1, keepdim=True)
+
+
+def nonnegative(x: Tensor) -> Tensor:
+    """Magnitude images as they come from a network that does not know that they are at least 0.
+
+    >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return x.clamp_min(0)
+
+
+def batch_image(name: str) -> Baseline:
+    """A baseline that the data set has made already: the batch's entry of this name.
+
+    >>> batch_image("bicubic")({"bicubic": torch.ones(1, 1, 2, 2)}).shape
+    torch.Size([1, 1, 2, 2])
+    """
+    return lambda batch: batch[name]
+
+
+def _l1_wavelet(batch: Mapping[str, Any]) -> Tensor:
+    maps = batch.get("sensitivity_maps", [None] * len(batch["kspace"]))
+    images = [l1_wavelet(k, m, mask=s) for k, m, s in zip(batch["kspace"], maps, batch["mask"], strict=True)]
+    return torch.stack(images).abs()[:, None]
+
+
+KSPACE_BASELINES: Mapping[str, Baseline] = {
+    "zero-filled": lambda batch: magnitude(batch["zero_filled"]),
+    "L1-wavelet": _l1_wavelet,
+}
+"""What a reconstruction is compared with."""
+
+
+class RestorationEvents(EventEnum):
+    """Events of a `RestorationEvaluator`; at VOLUME_COMPLETED ``engine.state.volume`` is a `RestoredVolume`."""
+
+    VOLUME_COMPLETED = "volume_completed"
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: it is unknown or absent.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
+    return place
+
+
+class RestorationEvaluator(SupervisedEvaluator):
+    """Restores the slices of a data set and fires ``VOLUME_COMPLETED`` after the last one of each volume.
+
+    The restored image is ``to_image`` of the mean of the samples; the standard deviation is that of ``to_image`` of the
+    samples. Both come from one pass over them. A batch is a dict with ``mu`` (B, C, H, W), ``key``, ``volume`` (the
+    index into the data set's ``volumes``), ``scale`` and, where they apply, ``reference`` (B, H, W) or (B, C, H, W),
+    ``crop`` and ``transposed`` as a `KspaceSliceDataset` has them, and what consistency and baselines take.
+
+    Args:
+        device: where the network runs.
+        val_data_loader: batches of ``collate_slices``, none with slices of two volumes, in the data set's order.
+        network: F(x, timesteps, context=None); moved to the device.
+        inferer: draws the samples.
+        data_consistency: makes the measurement consistency of a batch on a device; None for none.
+        to_image: what is written of a sample, such as `magnitude`; None for the sample itself.
+        baselines: by name, what the restoration is compared with; the first is the degraded input itself.
+        baseline: also make the other baselines where a truth is known.
+        progress: show a progress bar over slices.
+        options: further arguments of ``SupervisedEvaluator``.
+
+    Raises:
+        ValueError: the device is unknown or absent.
+
+    >>> from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, bundled_epi_path, collate_slices
+    >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+    >>> from monai_d3gm.networks.schedulers import D3GMScheduler
+    >>> dataset = KspaceSliceDataset(bundled_epi_path(), slices=2)
+    >>> loader = DataLoader(dataset, batch_sampler=VolumeBatchSampler(dataset), collate_fn=collate_slices)
+    >>> network = ConditionalNAFNet(width=4, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,))
+    >>> inferer = RestorationInferer(D3GMScheduler(), num_inference_steps=1)
+    >>> evaluator = RestorationEvaluator("cpu", loader, network, inferer, baseline=False, progress=False)
+    >>> evaluator.run()
+    >>> evaluator.state.volume.images["D3GM"].shape
+    (2, 128, 96)
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        val_data_loader: DataLoader,
+        network: nn.Module,
+        inferer: RestorationInferer,
+        data_consistency: Callable[..., Any] | None = kspace_consistency,
+        to_image: ToImage | None = magnitude,
+        baselines: Mapping[str, Baseline] = KSPACE_BASELINES,
+        baseline: bool = True,
+        progress: bool = True,
+        **options: Any,
+    ) -> None:
+        place = usable_device(device)
+        super().__init__(
+            place,
+            val_data_loader,
+            network.to(place),
+            inferer=inferer,
+            decollate=False,
+            event_names=[RestorationEvents],
+            **options,
+        )
+        self.restore = inferer
+        self.volumes: list[InputVolume] = val_data_loader.dataset.volumes  # type: ignore[attr-defined]
+        self.num_slices = len(val_data_loader.dataset)  # type: ignore[arg-type]
+        self.data_consistency = data_consistency
+        self.to_image = to_image
+        self.baselines = dict(list(baselines.items())[: None if baseline else 1])
+        self.progress = progress
+        self._slices: list[dict[str, NDArray[np.float32]]] = []
+        self._residuals: list[float] = []
+        self._bar: tqdm | None = None
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._close_bar)
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Restore every volume of the data set."""
+        self._slices, self._residuals = [], []
+        try:
+            super().run(global_epoch)
+        finally:
+            self._close_bar()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+        self.state.volume = self.state.output = None  # the one before, which may be large
+        if self._bar is None:
+            self._bar = tqdm(total=self.num_slices, disable=not self.progress, desc="restoring", unit="slice")
+        mu = batchdata["mu"].to(self.state.device)
+        channels = mu.shape[1]
+        consistency = None if self.data_consistency is None else self.data_consistency(batchdata, self.state.device)
+        to_image = self.to_image
+        with self.mode(self.network):
+            mean, std = self.restore.moments(
+                mu,
+                self.network,
+                data_consistency=consistency,
+                items=batchdata["key"],
+                of=None if to_image is None else lambda x: torch.cat([x, to_image(x)], dim=1),
+            )
+        if consistency is not None and bool((consistency.noise_std > 0).all()):
+            self._residuals += (consistency.residual(mean[:, :channels]).cpu() / consistency.noise_std).tolist()
+        mean, std = mean[:, :channels].cpu(), std[:, 0 if to_image is None else channels :].cpu()
+        known = "reference" in batchdata
+        names = [name for number, name in enumerate(self.baselines) if known or number == 0]
+        images = {name: self.baselines[name](batchdata) for name in names}
+        images[METHOD] = mean if to_image is None else to_image(mean)
+        if self.restore.num_samples > 1:
+            images["std"] = std
+        if known:
+            truth = batchdata["reference"]
+            images["reference"] = truth[:, None] if truth.ndim == 3 else truth
+        number = batchdata["volume"][0]
+        for index in range(len(mu)):
+            self._slices.append({name: _in_file(image[index], batchdata, index) for name, image in images.items()})
+        images.clear()  # what is not returned is not to lie beside its copies
+        del std
+        self._bar.update(len(mu))
+        if len(self._slices) == len(self.volumes[number].slices):
+            self._finish(self.volumes[number])
+        return {CommonKeys.IMAGE: mu, CommonKeys.PRED: mean, CommonKeys.LABEL: batchdata.get("reference")}
+
+    def _finish(self, source: InputVolume) -> None:
+        """Give the volume to the handlers."""
+        stacks = {name: _stacked([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
+        residual = np.array(self._residuals, dtype=np.float32) if self._residuals else None
+        self._slices, self._residuals = [], []
+        std, reference = stacks.pop("std", None), stacks.pop("reference", None)
+        self.state.volume = RestoredVolume(source, stacks, std, reference, residual)
+        self.fire_event(RestorationEvents.VOLUME_COMPLETED)
+
+
+def _stacked(images: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Images as one array, without a copy of a single one, which may be large."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
+
+
+def _in_file(image: Tensor, batch: Mapping[str, Any], index: int) -> NDArray[np.float32]:
+    """An image (1 or 3, H, W) in the units, extent and orientation of the file: (h, w), or (h, w, 3)."""
+    crop = batch["crop"][index] if "crop" in batch else None
+    if crop is not None and image.shape[1:] != tuple(crop):
+        image = center_crop(image, tuple(crop))
+    image = image.mT if "transposed" in batch and batch["transposed"][index] else image
+    image = image[0] if len(image) == 1 else image.movedim(0, -1)
+    return np.ascontiguousarray((image * batch["scale"][index]).numpy(), dtype=np.float32)

@@ -1,0 +1,347 @@
+"""Calibrated intervals of a restored volume, and bounds on its figures.
+
+A `Calibration` is a file of the bundle. It holds for one set of weights and for the parameters under which it was
+fitted. `calibrated` applies it to a volume: with other weights or parameters there are no intervals, and a warning says
+why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
+from monai_d3gm.files import atomic_path
+from monai_d3gm.metrics import foreground_mask
+from monai_d3gm.trust.conformal import (
+    MIN_BOUND_SUBJECTS,
+    Bound,
+    Interval,
+    lower_bounds,
+    predicted_figures,
+    volume_scale,
+)
+
+__all__ = [
+    "CalibratedUncertainty",
+    "Calibration",
+    "CalibrationError",
+    "CalibrationCondition",
+    "ContrastCalibration",
+    "calibrated",
+    "contrast_of",
+]
+
+logger = logging.getLogger(__name__)
+
+SUBJECT_PATTERN = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)"
+HARMLESS = ("seed", "device", "slices", "roi_size", "batch_size", "noise_std")
+"""Parameters of a run that may differ from those of the calibration."""
+
+SAME_ACCELERATION = 0.15
+"""A measured mask whose acceleration differs by at most this share from a calibrated one counts as that one: random
+masks of one nominal acceleration differ by as much."""
+
+_UNIT = "99.5th percentile of the restored volume's foreground"
+BOUNDED = {name: f"{name}/slice/foreground" for name in ("psnr", "ssim")}
+# the first that is found counts: FLAIR is T2-weighted too, and T2* is not T2
+CONTRASTS = {
+    "FLAIR": r"flair|dark.?fluid",
+    "T1W": r"t1w?(?:pre|post)?|mp2?rage",
+    "T2W": r"t2w?(?!\*|.?star)",
+    "PDW": r"pdw?",
+}
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be read, or cannot be fitted."""
+
+
+def contrast_of(*texts: str) -> str | None:
+    """The contrast that a file's name or a series' description says: FLAIR, T1W, T2W or PDW; None for none of these.
+
+    Example:
+        >>> contrast_of("sub-01_T1w"), contrast_of("tmp", "AXFLAIR"), contrast_of("ax_t2star_epi")
+        ('T1W', 'FLAIR', None)
+    """
+    for name, pattern in CONTRASTS.items():
+        whole = rf"(?i)(?<![a-z0-9])(?:ax|cor|sag|tra)?(?:{pattern})(?![a-z0-9*])"
+        if any(re.search(whole, text.replace("_", " ")) for text in texts):
+            return name
+    return None
+
+
+@dataclass(frozen=True)
+class ContrastCalibration:
+    """What was fitted on the calibration subjects of one contrast.
+
+    Attributes:
+        interval: q and s0 with the coverage.
+        leave_one_out: by subject, the coverage of an interval fitted on the others; empty for one subject.
+        bounds: ``psnr`` and ``ssim``; empty below nine subjects.
+    """
+
+    interval: Interval
+    leave_one_out: Mapping[str, float]
+    bounds: Mapping[str, Bound]
+
+
+@dataclass(frozen=True)
+class CalibrationCondition:
+    """A calibration under one set of parameters, such as one acceleration.
+
+    Attributes:
+        parameters: those of the run that have to agree.
+        contrasts: by contrast, as `contrast_of` names it or the user did.
+        residual: the largest residual over noise of a slice; None where it was not taken.
+    """
+
+    parameters: Mapping[str, Any]
+    contrasts: Mapping[str, ContrastCalibration]
+    residual: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration of a bundle: ``models/calibration.json``.
+
+    Attributes:
+        weights: SHA-256 of the checkpoint for which it holds.
+        conditions: one for each set of parameters.
+
+    Example:
+        >>> interval = Interval(q=2.0, s0=0.01, coverage=0.9, subjects=3, pixels=1000)
+        >>> condition = CalibrationCondition({"acceleration": 4.0}, {"T1W": ContrastCalibration(interval, {}, {})})
+        >>> found, reasons = Calibration("ab12", (condition,)).find("ab12", {"acceleration": 8.0})
+        >>> found, reasons
+        (None, ['no intervals: calibrated for acceleration 4.0, not 8.0'])
+    """
+
+    weights: str
+    conditions: tuple[CalibrationCondition, ...]
+
+    def find(self, weights: str, parameters: Mapping[str, Any]) -> tuple[CalibrationCondition | None, list[str]]:
+        """The condition under which a run is calibrated, or None and the reason.
+
+        Args:
+            weights: SHA-256 of the run's checkpoint.
+            parameters: of the run; those of the calibration have to be there and equal.
+        """
+        if weights != self.weights:
+            return None, [f"no intervals: calibrated for other weights ({self.weights[:12]}, not {weights[:12]})"]
+        given = comparable(parameters)
+        differing = [
+            [name for name, value in condition.parameters.items() if name not in given or given[name] != value]
+            for condition in self.conditions
+        ]
+        fewest = min(differing, key=len)
+        if not fewest:
+            return self.conditions[differing.index(fewest)], []
+        stated = []
+        for name in fewest:
+            nearest = [c for c, names in zip(self.conditions, differing, strict=True) if names == fewest]
+            values = dict.fromkeys(str(condition.parameters[name]) for condition in nearest)
+            stated.append(f"{name} {' or '.join(values)}, not {given.get(name, 'known')}")
+        return None, [f"no intervals: calibrated for {'; '.join(stated)}"]
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Write the calibration as JSON, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written, or is there and ``overwrite`` is False.
+        """
+        content = {
+            "weights": self.weights,
+            "half_width": f"q (std + s0 scale); scale: {_UNIT}",
+            "bounds": ", ".join(BOUNDED.values()),
+            "conditions": [asdict(condition) for condition in self.conditions],
+        }
+        with atomic_path(path, overwrite=overwrite) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Calibration:
+        """Read a calibration that was saved.
+
+        Raises:
+            CalibrationError: the file cannot be read, or is no such calibration.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            conditions = tuple(
+                CalibrationCondition(
+                    dict(condition["parameters"]),
+                    {name: _contrast(entry) for name, entry in condition["contrasts"].items()},
+                    condition["residual"],
+                )
+                for condition in content["conditions"]
+            )
+            if not conditions or not all(condition.contrasts for condition in conditions):
+                raise ValueError("it has no conditions or no contrasts")
+            return cls(str(content["weights"]), conditions)
+        except OSError as error:
+            raise CalibrationError(f"{path}: the calibration cannot be read: {error.strerror or error}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CalibrationError(f"{path}: not a calibration: {' '.join(str(error).split())}.") from error
+
+
+def _contrast(entry: Mapping[str, Any]) -> ContrastCalibration:
+    bounds = {name: Bound(**bound) for name, bound in entry["bounds"].items()}
+    return ContrastCalibration(Interval(**entry["interval"]), dict(entry["leave_one_out"]), bounds)
+
+
+def comparable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that have to agree, as they come back from JSON."""
+    kept = {name: value for name, value in parameters.items() if name not in HARMLESS}
+    return dict(json.loads(json.dumps(kept, default=str)))
+
+
+@dataclass(frozen=True)
+class CalibratedUncertainty:
+    """Intervals and bounds of a restored volume.
+
+    Attributes:
+        half_width: (S, h, w), in the image's unit: the interval is image +- half_width; None where not calibrated.
+        interval: what it was made with.
+        contrast: of the calibration that was used.
+        bound_coverage: share of slices of new subjects whose bounds hold; None where there are no bounds.
+        psnr_bound: by slice, the lower bound of ``psnr/slice/foreground`` in dB, None for slices without foreground.
+        ssim_bound: by slice, the same of ``ssim/slice/foreground``.
+        warnings: why there is no interval or no bound, or why it may not hold.
+    """
+
+    half_width: NDArray[np.float32] | None = None
+    interval: Interval | None = None
+    contrast: str | None = None
+    bound_coverage: float | None = None
+    psnr_bound: tuple[float | None, ...] = ()
+    ssim_bound: tuple[float | None, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def report(self, volume: RestoredVolume) -> dict[str, Any]:
+        """The volume's entry of a report: plain values; ``covered`` is the share of the truth's foreground that lies in
+        the intervals, where a truth is known. Empty where not calibrated."""
+        if self.interval is None or self.half_width is None:
+            return {}
+        entry: dict[str, Any] = {"contrast": self.contrast, **asdict(self.interval)}
+        entry["guaranteed"] = self.interval.guaranteed
+        if volume.reference is not None and (mask := foreground_mask(volume.reference)).any():
+            inside = np.abs(volume.reference - volume.images[METHOD])[mask] <= self.half_width[mask]
+            entry["covered"] = float(inside.mean())
+        if self.bound_coverage is not None:
+            bounds = dict(zip(BOUNDED.values(), (self.psnr_bound, self.ssim_bound), strict=True))
+            entry["lower_bounds"] = {"coverage": self.bound_coverage, **{k: list(v) for k, v in bounds.items()}}
+        return entry
+
+
+def calibrated(
+    volume: RestoredVolume,
+    calibration: Calibration,
+    weights: str,
+    parameters: Mapping[str, Any],
+    contrast: str | None = None,
+) -> CalibratedUncertainty:
+    """Apply a calibration to a restored volume.
+
+    Args:
+        volume: with std.
+        calibration: of the bundle.
+        weights: SHA-256 of the checkpoint that restored it.
+        parameters: of the run that restored it.
+        contrast: a contrast of the calibration; found in the input's name and attributes if None. For one that is not
+            known or was not calibrated, the widest intervals of all contrasts are taken, with a warning, and no bounds.
+
+    Returns:
+        Intervals and bounds, or none and the reason among its warnings.
+    """
+    image, std = volume.images[METHOD], volume.std
+    if std is None:
+        return CalibratedUncertainty(warnings=("no intervals: a single sample has no standard deviation",))
+    condition, reasons = _condition_of(volume.source, calibration, weights, parameters)
+    if condition is None:
+        return CalibratedUncertainty(warnings=tuple(reasons))
+    scale = volume_scale(image)
+    found = contrast_of_input(volume.source, contrast)
+    if found is not None and found in condition.contrasts:
+        name = found
+        bounds = condition.contrasts[name].bounds
+        if not bounds:
+            reasons.append(_too_few(name, condition.contrasts[name].interval.subjects))
+    else:
+        name = max(condition.contrasts, key=lambda each: _mean_width(condition.contrasts[each].interval, std, scale))
+        bounds = {}
+        reasons.append(
+            f"contrast {found or 'unknown'} was not calibrated ({', '.join(condition.contrasts)} were): the widest "
+            f"intervals, those of {name}, are given, and no bounds on PSNR and SSIM; their coverage is not known"
+        )
+    interval = condition.contrasts[name].interval
+    half_width = interval.half_width(std, scale)
+    if not bounds:
+        return CalibratedUncertainty(half_width, interval, name, warnings=tuple(reasons))
+    psnr, ssim = _lower_bounds(image, std, {figure: bound.margin for figure, bound in bounds.items()})
+    return CalibratedUncertainty(half_width, interval, name, bounds["psnr"].coverage, psnr, ssim, tuple(reasons))
+
+
+def _condition_of(
+    source: InputVolume, calibration: Calibration, weights: str, parameters: Mapping[str, Any]
+) -> tuple[CalibrationCondition | None, list[str]]:
+    """The condition that holds for an input, and what to warn of; measured data may be held to simulated ones."""
+    known = parameters_of_input(source, parameters)
+    if source.kind == "kspace" and isinstance(measured := source.attributes.get("acceleration"), float):
+        stated = [float(c.parameters["acceleration"]) for c in calibration.conditions if "acceleration" in c.parameters]
+        nearest = min(stated, key=lambda value: abs(value - measured), default=measured)
+        known["acceleration"] = nearest if abs(measured / nearest - 1) <= SAME_ACCELERATION else measured
+    condition, reasons = calibration.find(weights, known)
+    if condition is None and not source.simulated:
+        condition, reasons = calibration.find(weights, known | {"simulated": True})
+        if condition is not None:
+            reasons = ["the intervals were calibrated on simulated data; their coverage on measured data is not known"]
+    return condition, reasons
+
+
+def parameters_of_input(source: InputVolume, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run as they hold for an input: k-space that was undersampled has its own acceleration."""
+    known = {**parameters, "simulated": source.simulated}
+    if "coils" in parameters:
+        known["coils"] = max(1, source.coils)
+    if source.kind == "kspace" and (not source.has_truth or "acceleration" in source.attributes):
+        known["acceleration"] = source.attributes.get("acceleration", "unknown")
+    return known
+
+
+def contrast_of_input(source: InputVolume, contrast: str | None) -> str | None:
+    """The contrast that the user says, or the input's name and text attributes."""
+    if contrast is not None:
+        return contrast_of(contrast) or contrast.upper()
+    texts = [value for value in source.attributes.values() if isinstance(value, str)]
+    return contrast_of(source.stem, *texts)
+
+
+def _mean_width(interval: Interval, std: NDArray[np.float32], scale: float) -> float:
+    return float(interval.half_width(std, scale).mean())
+
+
+def _too_few(contrast: str, subjects: int) -> str:
+    return (
+        f"no bounds on PSNR and SSIM: {subjects} calibration subject{'s' * (subjects != 1)} of contrast {contrast}, "
+        f"at least {MIN_BOUND_SUBJECTS} are needed"
+    )
+
+
+def _lower_bounds(
+    image: NDArray[np.float32], std: NDArray[np.float32], margins: Mapping[str, float]
+) -> tuple[tuple[float | None, ...], ...]:
+    """The bounds of every slice, for each figure of `BOUNDED`."""
+    predictions = [predicted_figures(*slices) for slices in zip(image, std, strict=True)]
+    lower = [None if predicted is None else lower_bounds(predicted, margins) for predicted in predictions]
+    return tuple(tuple(None if one is None else one[figure] for one in lower) for figure in BOUNDED)

@@ -1,0 +1,221 @@
+"""Conformal intervals and bounds: order statistics by hand, normal quantiles, and coverage on simulated subjects."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from monai_d3gm.metrics import evaluate_images
+from monai_d3gm.trust.conformal import (
+    MIN_BOUND_SUBJECTS,
+    S0_LEVELS,
+    Interval,
+    Pixels,
+    covered,
+    fit_bound,
+    fit_interval,
+    leave_one_out,
+    lower_bounds,
+    predicted_figures,
+    sample_pixels,
+    shortfalls,
+    volume_scale,
+    weighted_quantile,
+)
+
+NORMAL_95 = 1.6448536  # the 95 % quantile of the standard normal: half of the 10 % lie on either side
+
+
+def pixels(error: object, std: object, weight: object = 1.0) -> Pixels:
+    error, std, weight = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (error, std, weight)))
+    return Pixels(error.ravel(), std.ravel(), weight.ravel())
+
+
+def subject(rng: np.random.Generator, count: int, spread: float) -> Pixels:
+    """Normal errors whose std is stated wrongly by a factor that the subject's pixels share."""
+    std = np.exp(rng.normal(-3, 0.5, count))
+    return pixels(np.abs(rng.normal(size=count)) * std * np.exp(spread * rng.normal()), std)
+
+
+def disc(size: int = 48) -> np.ndarray:
+    """A disc of texture on a dark background."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    return (np.hypot(x, y) < 0.4 * size) * (1 + 0.3 * np.sin(0.9 * x) * np.cos(0.7 * y))
+
+
+def test_weighted_quantile_is_an_order_statistic() -> None:
+    values = [3.0, 1.0, 4.0, 2.0, 5.0]
+    for k in range(1, 6):
+        assert weighted_quantile(values, np.ones(5), k / 5) == k
+        assert weighted_quantile(values, np.ones(5), (k - 0.5) / 5) == k
+    assert weighted_quantile([1, 2, 2, 2, 3], np.ones(5), 0.4) == 2  # ties
+    assert weighted_quantile([1, 2, 3], [0.0, 0.0, 1.0], 1e-3) == 3
+    assert weighted_quantile([1, 2], [1, 1], 1.0 + 1e-6) == math.inf
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.9])
+def test_normal_errors_give_the_normal_quantile(coverage: float) -> None:
+    rng = np.random.default_rng(0)
+    sigma = 0.03
+    subjects = {str(i): pixels(np.abs(rng.normal(scale=sigma, size=50_000)), sigma) for i in range(4)}
+    half_width = fit_interval(subjects, coverage).half_width(np.array(sigma), 1.0)
+    quantile = {0.5: 0.6744898, 0.9: NORMAL_95}[coverage]
+    # the standard error of the quantile of 200 000 draws is below 0.004 sigma
+    assert half_width == pytest.approx(quantile * sigma, abs=0.016 * sigma)
+
+
+def test_pixels_of_exchangeable_subjects_are_covered_as_stated() -> None:
+    """Over many draws of 10 subjects and a new one. Between (1 - a) n / (n + 1) and what one subject more could add."""
+    rng = np.random.default_rng(1)
+    shares = []
+    for _ in range(200):
+        subjects = {str(i): subject(rng, 300, spread=0.4) for i in range(10)}
+        shares.append(covered(fit_interval(subjects, 0.9), subject(rng, 300, spread=0.4)))
+    mean, error = np.mean(shares), np.std(shares) / math.sqrt(len(shares))
+    assert 0.9 * 10 / 11 < mean < 0.9 + 1 / 11
+    assert mean == pytest.approx(0.9, abs=4 * error + 0.01)
+
+
+def test_independent_pixels_are_covered_within_binomial_bounds() -> None:
+    rng = np.random.default_rng(2)
+    interval = fit_interval({str(i): subject(rng, 20_000, spread=0.0) for i in range(5)}, 0.9)
+    count = 20_000
+    deviation = math.sqrt(0.9 * 0.1 / count + 0.9 * 0.1 / 100_000)
+    assert covered(interval, subject(rng, count, spread=0.0)) == pytest.approx(0.9, abs=4 * deviation)
+
+
+def test_every_subject_counts_the_same() -> None:
+    """One subject of 10 pixels with the score 1 / (1 + 1), one of 10 000 with twice that."""
+    subjects = {"few": pixels(np.full(10, 1.0), 1.0), "many": pixels(np.full(10_000, 2.0), 1.0)}
+    assert fit_interval(subjects, 0.5).q == 0.5
+    assert fit_interval(subjects, 0.51).q == 1.0
+    fitted = fit_interval(subjects, 0.5)
+    assert (fitted.subjects, fitted.pixels) == (2, 10_010)
+    assert fitted.guaranteed == pytest.approx(0.5 * 2 / 3)
+
+
+def test_weights_of_sampled_pixels_count() -> None:
+    """A volume of which a tenth was kept weighs as much as if all were."""
+    joined = Pixels.join([pixels(np.full(10, 1.0), 1.0, 10.0), pixels(np.full(99, 2.0), 1.0)])
+    assert fit_interval({"a": joined}, 0.5).q == 0.5
+    assert covered(Interval(0.5, 1.0, 0.5, 1, 199), joined) == pytest.approx(100 / 199)
+
+
+def test_wider_for_more_coverage_and_larger_errors() -> None:
+    rng = np.random.default_rng(3)
+    subjects = {str(i): subject(rng, 1000, spread=0.2) for i in range(3)}
+    widths = [fit_interval(subjects, c).half_width(np.array(0.05), 1.0) for c in (0.5, 0.8, 0.9, 0.99)]
+    assert widths == sorted(widths)
+    doubled = {name: Pixels(2 * p.error, p.std, p.weight) for name, p in subjects.items()}
+    once, twice = fit_interval(subjects, 0.9), fit_interval(doubled, 0.9)
+    assert (twice.q, twice.s0) == (pytest.approx(2 * once.q), once.s0)
+    scaled = {name: Pixels(7 * p.error, 7 * p.std, p.weight) for name, p in subjects.items()}
+    assert fit_interval(scaled, 0.9).q == pytest.approx(once.q)
+
+
+def test_s0_is_small_where_std_tells_all_and_large_where_it_tells_nothing() -> None:
+    """The interval score is proper: intervals q std are best for errors of the size std, constant ones for others."""
+    rng = np.random.default_rng(4)
+    std = np.exp(rng.normal(-3, 1.0, 20_000))
+    informed = fit_interval({"a": pixels(np.abs(rng.normal(size=20_000)) * std, std)}, 0.9)
+    blind = fit_interval({"a": pixels(np.abs(rng.normal(scale=0.05, size=20_000)), std)}, 0.9)
+    assert informed.s0 == weighted_quantile(std, np.ones_like(std), min(S0_LEVELS))
+    assert blind.s0 == weighted_quantile(std, np.ones_like(std), max(S0_LEVELS))
+
+
+def test_leaving_a_subject_out_repeats_the_fit_without_it() -> None:
+    subjects = {"a": pixels(np.full(10, 1.0), 1.0), "b": pixels(np.full(10, 1.0), 1.0), "far": pixels([9.0], 1.0)}
+    assert leave_one_out(subjects, 0.5) == {"a": 1.0, "b": 1.0, "far": 0.0}
+    assert leave_one_out({"a": subjects["a"]}, 0.5) == {}
+
+
+def test_the_bound_is_the_conformal_order_statistic() -> None:
+    """k of n subjects with a slice each: the ceil((n + 1) c)-th smallest shortfall."""
+    for n, coverage, rank in ((9, 0.9, 9), (19, 0.9, 18), (39, 0.9, 36), (10, 0.5, 6)):
+        bound = fit_bound({str(i): [float(i)] for i in range(1, n + 1)}, coverage)
+        assert (bound.margin, bound.coverage, bound.subjects, bound.slices) == (rank, coverage, n, n)
+    few = fit_bound({str(i): [float(i)] for i in range(1, 11)}, 0.99)
+    assert (few.margin, few.coverage) == (10.0, pytest.approx(10 / 11))
+    assert MIN_BOUND_SUBJECTS == 9
+    with pytest.raises(ValueError, match="subjects holds 8; a bound needs 9"):
+        fit_bound({str(i): [1.0] for i in range(8)})
+
+
+def test_bounds_hold_for_slices_of_new_subjects() -> None:
+    """Shortfalls with a part that a subject's slices share: at least 90 % of random slices of new subjects."""
+    rng = np.random.default_rng(5)
+    held = []
+    for _ in range(300):
+        draws = rng.normal(size=(13, 1)) + 0.5 * rng.normal(size=(13, 6))
+        bound = fit_bound({str(i): draws[i].tolist() for i in range(12)}, 0.9)
+        held.append(np.mean(draws[12] <= bound.margin))
+    assert np.mean(held) >= 0.9 - 4 * np.std(held) / math.sqrt(len(held))
+
+
+def test_predicted_psnr_is_exact_for_errors_of_that_size_and_shortfalls_are_undone_by_bounds() -> None:
+    truth, sign = disc(), np.where(np.indices((48, 48)).sum(0) % 2, 1.0, -1.0)
+    image = truth + 0.02 * sign
+    found = shortfalls(image, np.full_like(truth, 0.02), truth)
+    assert found is not None
+    # both peaks are the discs' own: R^2 differs by (1 + 0.02 / max)^2 at most
+    assert abs(found["psnr"]) < 20 * math.log10(1 + 0.021 / truth.max()) + 0.05
+    predicted = predicted_figures(image, np.full_like(truth, 0.02))
+    assert predicted is not None
+    figures = evaluate_images(image, truth, "slice")
+    bounds = lower_bounds(predicted, found)
+    assert bounds["psnr"] == pytest.approx(figures["psnr/slice/foreground"])
+    assert bounds["ssim"] == pytest.approx(figures["ssim/slice/foreground"])
+
+
+def test_predicted_ssim_is_near_the_true_one_for_independent_errors() -> None:
+    truth = disc(96)
+    for std in (0.02, 0.1):
+        noisy = truth + std * np.random.default_rng(6).normal(size=truth.shape)
+        predicted = predicted_figures(noisy.clip(0), np.full_like(truth, std))
+        assert predicted is not None
+        true = evaluate_images(noisy.clip(0), truth, "slice")
+        assert predicted["ssim"] == pytest.approx(true["ssim/slice/foreground"], abs=0.05)
+        assert predicted["psnr"] == pytest.approx(true["psnr/slice/foreground"], abs=2.0)
+
+
+def test_nothing_is_predicted_without_a_foreground_or_spread() -> None:
+    assert predicted_figures(np.zeros((16, 16)), np.ones((16, 16))) is None
+    assert predicted_figures(disc(), np.zeros((48, 48))) is None
+    assert shortfalls(disc(), np.ones((48, 48)), np.zeros((48, 48))) is None
+
+
+def test_pixels_are_those_of_the_foreground_in_units_of_the_scale() -> None:
+    truth = np.stack([disc(), np.zeros((48, 48))]) * 500
+    scale = volume_scale(truth)
+    assert volume_scale(3 * truth) == pytest.approx(3 * scale)
+    taken = sample_pixels(truth + 0.1 * scale, truth + scale, truth, scale, count=200)
+    again = sample_pixels(truth + 0.1 * scale, truth + scale, truth, scale, count=200)
+    everything = sample_pixels(truth + 0.1 * scale, truth + scale, truth, scale)
+    assert np.array_equal(taken.std, again.std)
+    assert len(taken.error) == 200 and taken.weight.sum() == pytest.approx(everything.weight.sum())
+    assert everything.weight.max() == 1
+    np.testing.assert_allclose(taken.error, 0.1)
+    assert taken.std.min() > 1  # none of the empty slice, where std is the scale alone
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fit_interval({}, 0.9), "subjects is empty"),
+        (lambda: fit_interval({"a": pixels([1.0], 1.0)}, 1.0), "coverage is 1.0"),
+        (lambda: fit_interval({"a": pixels([], [])}, 0.9), r"subjects\['a'\] has no foreground pixels"),
+        (lambda: fit_interval({"a": pixels([1.0, 2.0], 0.0)}, 0.9), "std is 0"),
+        (lambda: fit_bound({str(i): [] for i in range(9)}), r"subjects\['0'\] has no slices"),
+        (lambda: weighted_quantile([], [], 0.5), "values has 0 entries"),
+        (lambda: weighted_quantile([1.0], [-1.0], 0.5), "weights has entries that are negative"),
+        (lambda: weighted_quantile([1.0], [1.0], 0.0), "level is 0.0"),
+        (lambda: volume_scale(np.zeros((1, 16, 16))), "restored has the scale 0.0"),
+        (lambda: sample_pixels(disc(), disc(32), disc(), 1.0), "mean, std and truth have the shapes"),
+        (lambda: sample_pixels(disc(), disc(), disc(), 0.0), "scale is 0.0"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(call: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()  # type: ignore[operator]
