@@ -91,6 +91,11 @@ class VolumeWriter:
 
     def check(self, engine: Any) -> None:
         """Refuse to start where the results could not be written."""
+        from monai_d3gm.data.formats.dicom import check_identity
+
+        for source in engine.volumes:
+            if self._as_dicom(source):
+                check_identity(source.dicom)
         names = [name for source in engine.volumes for name in self._names(source)]
         check_outputs(self.folder, names, self.overwrite)
 

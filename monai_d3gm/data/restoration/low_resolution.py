@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -303,21 +302,22 @@ def _find_sources(
 ) -> list[Path | DicomSeries]:
     """NIfTI files, then DICOM series; a series is taken if all of its files were given, or their folder."""
     sources: list[Path | DicomSeries] = []
-    dicom: dict[Path, set[Path]] = defaultdict(set)
+    dicom: dict[Path, None] = {}
     for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         for file in find_inputs(entry, kinds):
             if kind_of(file) == "dicom":
-                dicom[file.parent].add(file)
+                dicom[file] = None
             else:
                 sources.append(file)
-    for folder, files in dicom.items():
-        series, refused = find_series(next(iter(files)) if len(files) == 1 else folder)
-        chosen = [one for one in series if files.issuperset(one.files)]
-        problems = [refusal for refusal in refused if refusal.path in files]
+    if dicom:
+        folders = list(dict.fromkeys(file.parent for file in dicom))
+        series, refused = find_series(list(dicom) if len(dicom) == 1 else folders)
+        chosen = [one for one in series if dicom.keys() >= set(one.files)]
+        problems = [refusal for refusal in refused if refusal.path in dicom]
         for refusal in problems:
             logger.warning("%s: not used: %s", refusal.path, refusal.reason)
         if not chosen:
-            raise DicomError(folder, problems[0].reason if problems else "no series of which all files were given.")
+            raise DicomError(folders[0], problems[0].reason if problems else "no series of which all files were given.")
         sources += chosen
     if not sources:
         raise ValueError("inputs is empty; accepted: files or folders.")
@@ -345,7 +345,7 @@ def _read_nifti(path: Path, frame: int | None) -> _MagnitudeVolume:
 def _read_dicom(series: DicomSeries) -> _MagnitudeVolume:
     """A DICOM series."""
     volume = read_series(series)
-    path = series.files[0] if len(series.files) == 1 else series.files[0].parent
+    path = series.files[0] if len(series.files) == 1 else series.folder
     data = np.maximum(volume.data, 0)
     if not data.any():
         raise DicomError(series.name, "the volume has no positive value; accepted: a magnitude image.")

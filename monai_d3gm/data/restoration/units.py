@@ -78,7 +78,7 @@ def find_units(
     base = root if root.is_dir() else root.parent
     found: list[InputUnit] = []
     problems: list[Problem] = []
-    dicom: dict[Path, list[Path]] = defaultdict(list)
+    dicom: list[Path] = []
     for path in _files(root, leave_out) if root.is_dir() else [root]:
         if path != root and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             problems.append(Problem(path, "a link that leads out of the folder"))
@@ -94,13 +94,12 @@ def find_units(
             accepted = ", ".join(KINDS[k] for k in kinds)
             problems.append(Problem(path, f"{KINDS[kind]}; accepted: {accepted}", kind))
         elif kind == "dicom":
-            dicom[path.parent].append(path)
+            dicom.append(path)
         else:
             found.append(InputUnit(kind, (path,), path.parent.relative_to(base) / stem_of(path)))
-    for folder, files in dicom.items():
-        series, refused = _series(folder, files, folder.relative_to(base))
-        found += series
-        problems += refused
+    series, refused = _series(dicom, base)
+    found += series
+    problems += refused
     units: dict[Path, InputUnit] = {}
     for unit in sorted(found, key=lambda unit: (unit.relative, unit.files)):
         first = units.setdefault(unit.relative, unit)
@@ -129,19 +128,24 @@ def _unrecognised(path: Path) -> Problem:
     return Problem(path, f"the name ends in {suffix_of(path.name)}, the content is not {KINDS[kind]}", kind)
 
 
-def _series(folder: Path, files: Sequence[Path], relative: Path) -> tuple[list[InputUnit], list[Problem]]:
-    """The DICOM series among some files of a folder; the volumes of one series are one unit."""
-    series, refused = find_series(files[0] if len(files) == 1 else folder)
+def _series(files: Sequence[Path], base: Path) -> tuple[list[InputUnit], list[Problem]]:
+    """The DICOM series among some files below a folder; the volumes of one series are one unit."""
+    folders = list(dict.fromkeys(path.parent for path in files))
+    series, refused = find_series(files if len(files) == 1 else folders)
     wanted = set(files)
-    problems = [Problem(refusal.path, refusal.reason, "dicom") for refusal in refused if refusal.path in wanted]
-    by_uid: dict[str, list[DicomSeries]] = defaultdict(list)
+    problems = [
+        Problem(refusal.path, refusal.reason, "dicom" if refusal.is_input else None)
+        for refusal in refused
+        if refusal.path in wanted
+    ]
+    by_uid: dict[tuple[str, Path], list[DicomSeries]] = defaultdict(list)
     for volume in series:
-        by_uid[volume.series_uid].append(volume)
+        by_uid[volume.series_uid, volume.folder].append(volume)
     units = []
-    for volumes in by_uid.values():
+    for (_, folder), volumes in by_uid.items():
         paths = dict.fromkeys(path for volume in volumes for path in volume.files)
         if wanted.issuperset(paths):
-            units.append(InputUnit("dicom", tuple(paths), relative / volumes[0].name))
+            units.append(InputUnit("dicom", tuple(paths), folder.relative_to(base) / volumes[0].name))
         else:
             reason = "of a series with links that lead out of the folder"
             problems += [Problem(path, reason, "dicom") for path in paths if path in wanted]

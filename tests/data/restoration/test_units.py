@@ -169,6 +169,23 @@ def test_the_files_of_a_dicom_series_are_one_unit(tree: Path, tmp_path: Path) ->
     assert [set(unit.files) for unit in find_units(tree)[0] if unit.kind == "dicom"] == [set(second)]
 
 
+def test_a_dicom_series_over_folders_is_one_unit_where_they_meet(tmp_path: Path) -> None:
+    paths = write_classic(tmp_path / "study" / "DIR0", head((24, 20, 4)))
+    (tmp_path / "study" / "DIR1").mkdir()
+    for path in paths[1::2]:
+        path.rename(tmp_path / "study" / "DIR1" / path.name)
+    (unit,), problems = find_units(tmp_path)
+    assert len(unit.files) == 4 and unit.relative.as_posix() == "study/s005_T1W_e1" and not problems
+
+
+def test_other_objects_of_a_study_are_no_inputs(tmp_path: Path) -> None:
+    write_classic(tmp_path / "mr", head())
+    (other,) = write_classic(tmp_path / "ct", head((24, 20, 1)), number=9, extra={"Modality": "CT"})
+    (unit,), (problem,) = find_units(tmp_path)
+    assert unit.relative.parent.name == "mr" and problem.path == other
+    assert problem.kind is None and problem.reason == "Modality is CT; accepted: MR."
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         find_units(tmp_path / "nowhere")

@@ -1,5 +1,6 @@
 """DICOM MR series: found and told apart, read, and written as derived series and as parametric maps."""
 
+from monai_d3gm.data.formats.dicom.derived import check_identity
 from monai_d3gm.data.formats.dicom.headers import DicomError, is_dicom
 from monai_d3gm.data.formats.dicom.parametric_map import write_parametric_map
 from monai_d3gm.data.formats.dicom.reader import DicomVolume, read_series
@@ -14,6 +15,7 @@ __all__ = [
     "Frame",
     "Refusal",
     "acquired_fraction",
+    "check_identity",
     "find_series",
     "is_dicom",
     "read_series",

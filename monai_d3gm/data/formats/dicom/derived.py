@@ -91,6 +91,20 @@ def output_grid(data: NDArray[np.floating], affine: NDArray[np.floating], volume
     return Grid(planes, distance, thickness if thickness > 0 else None)
 
 
+def check_identity(volume: DicomVolume) -> None:
+    """Refuse a source that no derived object can refer to.
+
+    Raises:
+        DicomError: a file lacks the UID of its study, its series or its own.
+    """
+    for path, dataset in zip(volume.source.files, volume.datasets, strict=True):
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            if not dataset.get(keyword):
+                raise DicomError(
+                    path, f"no {keyword}; accepted: files with one, or results in another format than DICOM."
+                )
+
+
 def source_planes(volume: DicomVolume) -> list[Plane]:
     """Where the slices of the source lie; of a mosaic they are not those of its one frame."""
     if volume.source.kind != "mosaic":

@@ -65,6 +65,11 @@ def distances(planes: Sequence[Plane]) -> NDArray[np.float64]:
     return np.array([plane.position for plane in planes]) @ planes[0].normal
 
 
+def is_even(planes: Sequence[Plane]) -> bool:
+    """Tell whether slices, no two at one position, lie in equal steps."""
+    return not _uneven(np.sort(distances(planes)))
+
+
 def stack_affine(planes: Sequence[Plane], single_spacing: float) -> tuple[NDArray[np.float64], list[str]]:
     """Return the RAS+ affine of a sorted stack of parallel slices, and what is odd about the stack.
 

@@ -56,6 +56,10 @@ class DicomError(ValueError):
         return f"{os.fspath(self.args[0])}: {self.reason}"
 
 
+class ForeignError(DicomError):
+    """A DICOM file is sound and no MR image: a segmentation, another modality, a report."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the error's message on one line, or its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -146,10 +150,12 @@ def _check_deflated(path: Path) -> None:
 
 def _check_image(path: Path, dataset: Dataset, next_tag: bytes) -> None:
     sop_class = UID(dataset.get("SOPClassUID") or "")
+    if not sop_class:
+        raise DicomError(path, "no SOP class; accepted: MR images, classic and enhanced.")
     if sop_class not in (MR_IMAGE, *MULTI_FRAME):
-        raise DicomError(path, f"{sop_class.name or 'no SOP class'}; accepted: MR images, classic and enhanced.")
+        raise ForeignError(path, f"{sop_class.name}; accepted: MR images, classic and enhanced.")
     if dataset.get("Modality", "MR") != "MR":
-        raise DicomError(path, f"Modality is {dataset.Modality}; accepted: MR.")
+        raise ForeignError(path, f"Modality is {dataset.Modality}; accepted: MR.")
     syntax = transfer_syntax(dataset)
     if syntax != DeflatedExplicitVRLittleEndian and next_tag not in _PIXEL_TAGS:
         raise DicomError(path, "no pixel data.")
@@ -223,11 +229,22 @@ class FrameHeader:
             return None
 
     def floats(self, keyword: str, count: int) -> tuple[float, ...] | None:
-        """``count`` finite numbers, or None where there are not as many."""
+        """``count`` finite numbers, or None where there are not as many.
+
+        Text is accepted with backslashes between the numbers, as scanners store them with the VR of text, and with a
+        comma for the decimal point, which no decimal string may hold.
+
+        Raises:
+            ValueError: the element holds something else than numbers.
+        """
         value = self.get(keyword)
         if value is None:
             return None
-        numbers = tuple(float(v) for v in np.atleast_1d(value))
+        parts = [part for v in np.atleast_1d(value).tolist() for part in (v.split("\\") if isinstance(v, str) else [v])]
+        try:
+            numbers = tuple(float(v.replace(",", ".") if isinstance(v, str) else v) for v in parts)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{keyword} is {'/'.join(map(str, parts))!r}; accepted: numbers.") from error
         return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
     def number(self, keyword: str, default: float = 0.0) -> float:

@@ -22,6 +22,7 @@ from monai_d3gm.data.formats.dicom.geometry import (
     SAME_POSITION,
     Plane,
     distances,
+    is_even,
     same_orientation,
     stack_affine,
 )
@@ -29,6 +30,7 @@ from monai_d3gm.data.formats.dicom.headers import (
     MAX_BYTES,
     MULTI_FRAME,
     DicomError,
+    ForeignError,
     FrameHeader,
     is_dicom,
     one_line,
@@ -54,14 +56,25 @@ _VOLUME_KEYS = (
     "InversionTime",
     "FlipAngle",
 )
+_NEAR_ECHO = 0.05
+"""Echo times that differ by less than this share may be one that jitters from slice to slice."""
+_NEAR_SPACING = 0.01
+"""The same of pixel spacings."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file that is not used, or not all of it, and why."""
+    """A file that is not used, or not all of it, and why.
+
+    Attributes:
+        path: the file.
+        reason: why.
+        is_input: False for what is sound and no MR image, such as a segmentation, another modality or a report.
+    """
 
     path: Path
     reason: str
+    is_input: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class DicomSeries:
     """One volume of an MR series.
 
     Attributes:
-        name: unique among the series found together and fit for a file name: number, description and echo, and the
+        name: unique among the series of a folder and fit for a file name: number, description and echo, and the
             number of the volume where the series has several.
         kind: "classic", one slice a file; "enhanced", multi-frame; "mosaic", the slices of a volume tiled in one image.
         description: SeriesDescription, or ProtocolName.
@@ -106,6 +119,11 @@ class DicomSeries:
     def files(self) -> tuple[Path, ...]:
         """The files, each once, in the order of the slices."""
         return tuple(dict.fromkeys(frame.path for frame in self.frames))
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds all of the files, be it in its own folders."""
+        return Path(os.path.commonpath([path.parent for path in self.files]))
 
 
 @dataclass(frozen=True)
@@ -141,6 +159,17 @@ class _Slice:
     def image_type(self) -> tuple[str, ...]:
         return tuple(str(v) for v in np.atleast_1d(self.header.get("FrameType", self.header.get("ImageType", ""))))
 
+    @property
+    def place(self) -> tuple[float, ...]:
+        """The position, equal for slices at one place."""
+        return tuple(round(v, 2) + 0.0 for v in self.frame.plane.position)
+
+    @cached_property
+    def series(self) -> tuple[str, str, str]:
+        """Slices that differ in this have nothing to do with one another."""
+        study, patient = (str(self.header.get(keyword, "")) for keyword in ("StudyInstanceUID", "PatientID"))
+        return self.uid, study, patient
+
     @cached_property
     def group(self) -> tuple[Any, ...]:
         """Slices that differ in this belong to different series; it also sorts the series."""
@@ -157,17 +186,23 @@ class _Slice:
 
 
 @quiet()
-def find_series(path: str | os.PathLike[str], *, recursive: bool = False) -> tuple[list[DicomSeries], list[Refusal]]:
-    """Find the MR series in a file or a folder, reading headers only.
+def find_series(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, recursive: bool = False
+) -> tuple[list[DicomSeries], list[Refusal]]:
+    """Find the MR series in files and folders, reading headers only.
 
-    Slices are told apart by series, echo, image type, stack, matrix and spacing. A series of several volumes (time
-    points, b-values, cardiac phases) becomes one `DicomSeries` each: by temporal position, b-value, acquisition number
-    and the like where one or two of these separate them, else in the order of acquisition, with a warning. Phase, real
-    and imaginary images and slices of mixed orientation are refused. Files in a folder that are no DICOM are passed
-    over.
+    Slices are told apart by series, echo, image type, stack, matrix and spacing. Where one of these jitters from slice
+    to slice, the parts are joined again: no two of their slices lie at one position, and their echo times and spacings
+    are near each other or all of them lie in equal steps; a warning says what differs. A series that was divided over
+    folders is one as well, unless a folder holds a copy of it or other volumes at the same positions.
+
+    A series of several volumes (time points, b-values, cardiac phases) becomes one `DicomSeries` each: by temporal
+    position, b-value, acquisition number and the like where one or two of these separate them, else in the order of
+    acquisition, with a warning. Phase, real and imaginary images are refused, and of slices of several orientations all
+    but those that are parallel to more than half of them. Files in a folder that are no DICOM are passed over.
 
     Args:
-        path: a file, or a folder.
+        path: a file, a folder, or several of them.
         recursive: also look into the folders of the folder; hidden ones are passed over.
 
     Returns:
@@ -181,30 +216,37 @@ def find_series(path: str | os.PathLike[str], *, recursive: bool = False) -> tup
     >>> series[0].kind, series[0].shape, refused
     ('classic', (64, 64, 1), [])
     """
-    path = Path(path)
+    paths = [path] if isinstance(path, str | os.PathLike) else path
     refusals: list[Refusal] = []
     slices: list[_Slice] = []
-    instances: dict[str, Path] = {}
-    for file in _files(path, recursive):
+    instances: dict[tuple[Path, str], Path] = {}
+    for file in dict.fromkeys(file for each in paths for file in _files(Path(each), recursive)):
         try:
             dataset = read_header(file)
-            first = instances.setdefault(str(dataset.get("SOPInstanceUID", file)), file)
+            first = instances.setdefault((file.parent, str(dataset.get("SOPInstanceUID", file))), file)
             if first != file:
                 raise DicomError(file, f"the same instance as {first.name}.")
             slices += _slices(file, dataset)
         except DicomError as error:
-            refusals.append(Refusal(file, error.reason))
-    groups = defaultdict(list)
-    for item in slices:
-        groups[item.group].append(item)
-    series: list[DicomSeries] = []
-    for key in sorted(groups):
-        try:
-            series += _volumes(groups[key], slices)
-        except Exception as error:  # pydicom converts values when they are asked for
-            reason = error.reason if isinstance(error, DicomError) else f"damaged header: {one_line(error)}"
-            refusals += [Refusal(p, reason) for p in dict.fromkeys(s.frame.path for s in groups[key])]
-    return _unique_names(series), refusals
+            refusals.append(Refusal(file, error.reason, not isinstance(error, ForeignError)))
+    found: list[tuple[tuple[Any, ...], DicomSeries]] = []
+    for whole, copies in _over_folders(slices):
+        refusals += [Refusal(item.frame.path, "the same instance as in another folder.") for item in copies]
+        groups = defaultdict(list)
+        for item in whole:
+            groups[item.group].append(item)
+        joined = _join([groups[key] for key in sorted(groups)])
+        for group, notes in joined:
+            kept, strays = _parallel(group)
+            for stray in strays:
+                reason = f"of another orientation than {len(kept)} parallel slices of its series."
+                refusals.append(Refusal(stray.frame.path, reason))
+            try:
+                found += [(kept[0].group, v) for v in _volumes(kept, [one[0] for one, _ in joined], notes)]
+            except Exception as error:  # pydicom converts values when they are asked for
+                reason = error.reason if isinstance(error, DicomError) else f"damaged header: {one_line(error)}"
+                refusals += [Refusal(p, reason) for p in dict.fromkeys(s.frame.path for s in kept)]
+    return _unique_names([volume for _, volume in sorted(found, key=lambda pair: pair[0])]), refusals
 
 
 def _files(path: Path, recursive: bool) -> list[Path]:
@@ -214,6 +256,133 @@ def _files(path: Path, recursive: bool) -> list[Path]:
         raise DicomError(path, "no such file or folder.")
     found = (p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts))
     return sorted(p for p in (found if recursive else path.iterdir()) if not p.name.startswith(".") and is_dicom(p))
+
+
+def _over_folders(slices: Sequence[_Slice]) -> list[tuple[list[_Slice], list[_Slice]]]:
+    """The slices of each series, from all folders that belong together, and those that are in another of them too."""
+    by_series: dict[tuple[str, ...], dict[Path, list[_Slice]]] = defaultdict(lambda: defaultdict(list))
+    for item in slices:
+        by_series[item.series][item.frame.path.parent].append(item)
+    result: list[tuple[list[_Slice], list[_Slice]]] = []
+    for folders in by_series.values():
+        parts: list[tuple[list[_Slice], list[_Slice]]] = []
+        for content in folders.values():
+            for kept, copies in parts:
+                there, here = _instances(kept), _instances(content)
+                new = [item for number, item in here.items() if number not in there]
+                taken = {(item.group, item.place) for item in kept}
+                if new and not there.keys() <= here.keys() and not any((s.group, s.place) in taken for s in new):
+                    kept += new
+                    copies += [item for number, item in here.items() if number in there]
+                    break
+            else:
+                parts.append((list(content), []))
+        result += parts
+    return result
+
+
+def _instances(slices: Iterable[_Slice]) -> dict[tuple[str, int], _Slice]:
+    """Slices by their instance and frame."""
+    return {(str(s.header.get("SOPInstanceUID", s.frame.path)), s.frame.number): s for s in slices}
+
+
+def _join(groups: Sequence[list[_Slice]]) -> list[tuple[list[_Slice], list[str]]]:
+    """Join the groups of a series that an attribute tells apart which jitters, and say so.
+
+    Near groups are joined where they have no position in common; then those that together lie in equal steps. Of groups
+    that stay apart though their slices lie between one another, each says so.
+    """
+    clusters: list[list[list[_Slice]]] = []
+    for group in groups:
+        for cluster in clusters:
+            if all(_near(group[0], other[0]) for other in cluster) and _complement([group, *cluster]):
+                cluster.append(group)
+                break
+        else:
+            clusters.append([group])
+    whole: list[list[list[_Slice]]] = []
+    for cluster in clusters:
+        for other in whole:
+            together = [*cluster, *other]
+            planes = {item.place: item.frame.plane for group in together for item in group}
+            if _alike(cluster[0][0], other[0][0]) and _complement(together) and is_even(list(planes.values())):
+                other += cluster
+                break
+        else:
+            whole.append(cluster)
+    result = []
+    for cluster in whole:
+        notes = []
+        if len(cluster) > 1:
+            notes.append(f"the slices of this volume differ in {_differences(cluster)}.")
+        for other in whole:
+            if other is not cluster and _alike(cluster[0][0], other[0][0]) and _interleaved(cluster, other):
+                notes.append(f"slices between these differ in {_differences([*cluster, *other])}: another volume.")
+        result.append(([item for group in cluster for item in group], notes))
+    return result
+
+
+def _alike(first: _Slice, other: _Slice) -> bool:
+    """Whether two slices can be of one volume at all."""
+    planes = first.frame.plane, other.frame.plane
+    return (first.component, first.kind, first.shape) == (other.component, other.kind, other.shape) and (
+        first.kind != "mosaic" and same_orientation(*planes)
+    )
+
+
+def _near(first: _Slice, other: _Slice) -> bool:
+    """Whether what tells two slices apart is small, or says little."""
+    echoes, spacings = (first.echo_time, other.echo_time), (first.frame.plane.spacing, other.frame.plane.spacing)
+    return (
+        _alike(first, other)
+        and str(first.header.get("StackID", "")) == str(other.header.get("StackID", ""))
+        and abs(echoes[0] - echoes[1]) <= _NEAR_ECHO * max(echoes)
+        and bool(np.allclose(*spacings, rtol=_NEAR_SPACING))
+    )
+
+
+def _complement(groups: Sequence[Sequence[_Slice]]) -> bool:
+    """Whether no two groups, each of parallel slices, have a position in common."""
+    places = [{item.place for item in group} for group in groups]
+    parallel = all(same_orientation(groups[0][0].frame.plane, item.frame.plane) for group in groups for item in group)
+    return parallel and len(set().union(*places)) == sum(map(len, places))
+
+
+def _interleaved(first: Sequence[Sequence[_Slice]], other: Sequence[Sequence[_Slice]]) -> bool:
+    """Whether two clusters have no position in common and slices of one lie between those of the other."""
+    if not _complement([*first, *other]):
+        return False
+    origin = first[0][0].frame.plane
+    spans = [
+        np.array([s.frame.plane.position for group in each for s in group]) @ origin.normal for each in (first, other)
+    ]
+    return bool(spans[0].min() < spans[1].max() and spans[1].min() < spans[0].max())
+
+
+def _differences(groups: Sequence[Sequence[_Slice]]) -> str:
+    """What tells groups apart, with the values of numbers."""
+    found = []
+    for name, values in (
+        ("SeriesNumber", {group[0].number for group in groups}),
+        ("EchoNumbers", {group[0].echo_number for group in groups}),
+        ("EchoTime", {group[0].echo_time for group in groups}),
+        ("StackID", {str(group[0].header.get("StackID", "")) for group in groups}),
+        ("ImageType", {group[0].image_type for group in groups}),
+        ("PixelSpacing", {group[0].frame.plane.spacing for group in groups}),
+    ):
+        if len(values) > 1:
+            numbers = all(isinstance(value, int | float) for value in values)
+            found.append(f"{name} ({min(values):g} to {max(values):g})" if numbers else name)
+    return ", ".join(found)
+
+
+def _parallel(group: list[_Slice]) -> tuple[list[_Slice], list[_Slice]]:
+    """The slices that are parallel to more than half of a group, and the strays; all where there are none."""
+    for item in group:
+        kept = [s for s in group if same_orientation(s.frame.plane, item.frame.plane)]
+        if 2 * len(kept) > len(group):
+            return kept, [s for s in group if not same_orientation(s.frame.plane, item.frame.plane)]
+    return group, []
 
 
 def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
@@ -246,7 +415,8 @@ def _slice(path: Path, header: FrameHeader, number: int, kind: Any) -> _Slice:
     values = [header.floats(keyword, count) for keyword, count in attributes]
     for (keyword, count), value in zip(attributes, values, strict=True):
         if value is None:
-            raise DicomError(path, f"no geometry: {keyword} is not {count} numbers.")
+            stated = header.get(keyword, "missing")
+            raise DicomError(path, f"no geometry: {keyword} is {stated}; accepted: {count} numbers.")
     plane = Plane(*values)  # type: ignore[arg-type]  # none of them is None
     if not plane.is_valid:
         raise DicomError(
@@ -271,8 +441,13 @@ def _component(header: FrameHeader) -> str:
     return _GE_COMPONENTS[raw_type] if raw_type in (1, 2, 3) else "magnitude"
 
 
-def _volumes(group: list[_Slice], everything: Iterable[_Slice]) -> list[DicomSeries]:
+def _volumes(group: list[_Slice], firsts: Iterable[_Slice], remarks: Sequence[str]) -> list[DicomSeries]:
     """The volumes that a group of slices consists of.
+
+    Args:
+        group: the slices.
+        firsts: the first slice of each group of the same series.
+        remarks: warnings that hold for all of the group.
 
     Raises:
         DicomError: the group is not of magnitude images or not of parallel slices.
@@ -290,11 +465,11 @@ def _volumes(group: list[_Slice], everything: Iterable[_Slice]) -> list[DicomSer
             subject, f"{len(group)} slices in {len(distinct)} orientations, as of a localiser; accepted: parallel ones."
         )
     series = (first.uid, first.number, "magnitude")
-    times = sorted({s.echo_time for s in everything if (s.uid, s.number, s.component) == series})
+    times = sorted({s.echo_time for s in firsts if (s.uid, s.number, s.component) == series} | {first.echo_time})
     echo = first.echo_number if first.echo_number > 0 else 1 + times.index(first.echo_time)
     parts, notes = _split(group)
     names = [_name(first, echo) + (f"_v{i + 1}" if len(parts) > 1 else "") for i in range(len(parts))]
-    return [_describe(part, name, echo, notes) for part, name in zip(parts, names, strict=True)]
+    return [_describe(part, name, echo, [*remarks, *notes]) for part, name in zip(parts, names, strict=True)]
 
 
 def _positions(slices: Sequence[_Slice]) -> NDArray[np.intp]:
@@ -354,14 +529,15 @@ def _describe(volume: list[_Slice], name: str, echo: int, notes: Sequence[str]) 
     if volume[0].kind == "mosaic":
         shape, affine, odd = _unfold(frames[0].path, header)
     else:
-        thickness = header.number("SliceThickness")
-        between = header.number("SpacingBetweenSlices", thickness)
-        affine, odd = stack_affine([frame.plane for frame in frames], between if between > 0 else 1.0)
+        # nuclear medicine gives the spacing a sign; 0 says nothing
+        between = abs(header.number("SpacingBetweenSlices"))
+        step = between or abs(header.number("SliceThickness"))
+        affine, odd = stack_affine([frame.plane for frame in frames], step or 1.0)
         shape = (*volume[0].shape, len(volume))
         spacing = float(np.linalg.norm(affine[:3, 2]))
-        if between <= 0 and len(volume) == 1:
+        if not step and len(volume) == 1:
             odd.append("no slice thickness; 1 mm is taken.")
-        elif header.get("SpacingBetweenSlices") is not None and abs(spacing / between - 1) > 0.01 and not odd:
+        elif between and abs(spacing / between - 1) > 0.01 and not odd:
             odd.append(f"SpacingBetweenSlices is {between:.6g} mm, the slices lie {spacing:.6g} mm apart.")
     if np.prod(shape, dtype=np.int64) * 4 > MAX_BYTES:
         raise DicomError(name, f"a volume of {shape} voxels; accepted: up to {MAX_BYTES // 4} voxels.")
@@ -437,12 +613,12 @@ def _name(item: _Slice, echo: int) -> str:
 
 
 def _unique_names(series: list[DicomSeries]) -> list[DicomSeries]:
-    """Number the series that would share a name."""
-    taken: set[str] = set()
+    """Number the series of a folder that would share a name."""
+    taken: set[tuple[Path, str]] = set()
     unique = []
     for item in series:
         names = itertools.chain([item.name], (f"{item.name}_{i}" for i in itertools.count(2)))
-        name = next(n for n in names if n.lower() not in taken)
-        taken.add(name.lower())
+        name = next(n for n in names if (item.folder, n.lower()) not in taken)
+        taken.add((item.folder, name.lower()))
         unique.append(replace(item, name=name))
     return unique

@@ -26,6 +26,7 @@ from monai_d3gm.data.formats.dicom.derived import (
     MODEL_NAME,
     Grid,
     Reference,
+    check_identity,
     code_item,
     contributing_equipment,
     copy_attributes,
@@ -146,7 +147,7 @@ def write_series(
         The files, in the order of the slices.
 
     Raises:
-        DicomError: ``data`` or ``affine`` cannot be written as DICOM, or the source has no StudyInstanceUID.
+        DicomError: ``data`` or ``affine`` cannot be written as DICOM, or the source lacks a UID.
         OutputError: the folder holds files and is not to be replaced, or cannot be written.
 
     >>> import tempfile
@@ -162,6 +163,7 @@ def write_series(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", suffix):
         raise DicomError(volume.source.name, f"suffix is {suffix!r}; accepted: up to 32 letters, digits, _ and -.")
+    check_identity(volume)
     grid = output_grid(data, affine, volume)
     stored = _store(np.asarray(data, dtype=np.float64), volume)
     window = _window(np.asarray(data))
@@ -207,8 +209,6 @@ def _image(
     copy_body_part(dataset, source)
     if volume.source.kind == "enhanced":
         _translate(dataset, source)
-    if "StudyInstanceUID" not in dataset:
-        raise DicomError(volume.source.name, "no StudyInstanceUID; accepted: a source that belongs to a study.")
     dataset.SOPClassUID, dataset.SOPInstanceUID = MR_IMAGE, uid
     dataset.Modality = "MR"
     dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]

@@ -15,6 +15,7 @@ import pytest
 from dicom_series import head, oblique_affine, write_classic, write_enhanced, write_mosaic
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_d3gm.data.formats.dicom import DicomError, acquired_fraction, find_series, is_dicom, read_series
@@ -30,6 +31,16 @@ def edit(path: Path, **values: Any) -> None:
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     dataset.save_as(path)
+
+
+def store(path: Path, keyword: str, vr: str, text: str) -> None:
+    """Put text in the place of a decimal string, with another type of value if asked for."""
+    content, value = path.read_bytes(), text.encode() + b" " * (len(text) % 2)
+    tag = Tag(keyword).group.to_bytes(2, "little") + Tag(keyword).element.to_bytes(2, "little")
+    start = content.index(tag + b"DS")
+    end = start + 8 + int.from_bytes(content[start + 6 : start + 8], "little")
+    size = b"\0\0" + len(value).to_bytes(4, "little") if vr == "UT" else len(value).to_bytes(2, "little")
+    path.write_bytes(content[:start] + tag + vr.encode() + size + value + content[end:])
 
 
 def test_slices_are_sorted_by_geometry(tmp_path: Path) -> None:
@@ -83,6 +94,131 @@ def test_a_localiser_of_mixed_orientations_is_refused_and_the_rest_is_not(tmp_pa
     series, refused = find_series(tmp_path)
     assert [s.name for s in series] == ["s005_T1W_e1"]
     assert len(refused) == 6 and "2 orientations" in refused[0].reason
+
+
+def test_one_stray_orientation_leaves_the_parallel_slices(tmp_path: Path) -> None:
+    paths = write_classic(tmp_path, head((24, 24, 4)))
+    edit(paths[3], ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    (series,), (refusal,) = find_series(tmp_path)
+    assert series.files == tuple(paths[:3]) and refusal.path == paths[3]
+    assert refusal.reason == "of another orientation than 3 parallel slices of its series."
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"EchoTime": "10.013", "EchoNumbers": None}, "EchoTime (10 to 10.013)"),
+        ({"EchoTime": "40"}, "EchoTime (10 to 40)"),
+        ({"EchoNumbers": 2}, "EchoNumbers (1 to 2)"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]}, "ImageType"),
+        ({"PixelSpacing": ["1.1001", "0.9"]}, "PixelSpacing"),
+        ({"SeriesNumber": 6}, "SeriesNumber (5 to 6)"),
+        ({"StackID": "2"}, "StackID"),
+    ],
+)
+def test_parts_that_complement_each_other_are_one_volume(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    """Every second slice has another value; all lie 3 mm apart, as `oblique_affine` says."""
+    paths = write_classic(tmp_path, head((24, 20, 6)))
+    for path in paths[1::2]:
+        edit(path, **change)
+    if "EchoNumbers" in change:
+        for path in paths[::2]:
+            edit(path, EchoNumbers=1 if change["EchoNumbers"] else None)
+    (series,), refused = find_series(tmp_path)
+    assert not refused and series.files == tuple(paths)
+    np.testing.assert_allclose(series.affine, oblique_affine(), atol=1e-9)
+    assert series.warnings == (f"the slices of this volume differ in {words}.",)
+
+
+def test_an_attribute_may_differ_in_every_slice_of_every_echo(tmp_path: Path) -> None:
+    """Two echoes whose echo times all differ: near ones are one volume, in which a missing slice stays missing."""
+    echoes = [
+        write_classic(tmp_path, head((24, 20, 6)), echo=0, echo_time=time, instance=9 * n, extra={"EchoNumbers": None})
+        for n, time in enumerate((20.0, 60.0))
+    ]
+    for paths, time in zip(echoes, (20.0, 60.0), strict=True):
+        for number, path in enumerate(paths):
+            edit(path, EchoTime=f"{time + 0.01 * (5 * number % 6):.3f}")
+        paths.pop(3).unlink()
+    series, refused = find_series(tmp_path)
+    assert not refused and [(s.echo, s.files) for s in series] == [(1, tuple(echoes[0])), (2, tuple(echoes[1]))]
+    assert all("EchoTime" in s.warnings[0] and "1 slice is missing" in s.warnings[1] for s in series)
+
+
+def test_parts_that_stay_apart_name_each_other(tmp_path: Path) -> None:
+    """Echo times far apart and, without slice 2, no equal steps: two volumes, each of which says so."""
+    paths = write_classic(tmp_path, head((24, 20, 8)), skip=(2,))
+    for path in paths[1::2]:
+        edit(path, EchoTime="40")
+    series, _ = find_series(tmp_path)
+    assert len(series) == 2
+    for each in series:
+        assert "slices between these differ in EchoTime (10 to 40): another volume." in each.warnings
+
+
+def test_a_series_in_several_folders_is_one(tmp_path: Path) -> None:
+    paths = write_classic(tmp_path / "a", head((24, 20, 6)))
+    (tmp_path / "b").mkdir()
+    for path in paths[1::2]:
+        path.rename(tmp_path / "b" / path.name)
+    (series,), refused = find_series(tmp_path, recursive=True)
+    assert not refused and not series.warnings and series.folder == tmp_path
+    assert [path.name for path in series.files] == [path.name for path in paths]
+    np.testing.assert_allclose(series.affine, oblique_affine(), atol=1e-9)
+    # a slice of the other folder is there once more
+    shutil.copy(tmp_path / "b" / paths[1].name, tmp_path / "a" / "copy")
+    (series,), (refusal,) = find_series([tmp_path / "a", tmp_path / "b"])
+    assert len(series.files) == 6 and refusal.reason == "the same instance as in another folder."
+
+
+def test_copies_and_other_volumes_of_a_series_in_folders_stay_apart(tmp_path: Path) -> None:
+    write_classic(tmp_path / "a", head())
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    write_classic(tmp_path / "later", head(), instance=20)
+    patient = write_classic(tmp_path / "other", head((24, 20, 6)), skip=range(5), instance=40)
+    edit(patient[0], PatientID="T2")  # the same UIDs, as a careless de-identification leaves them
+    series, refused = find_series(tmp_path, recursive=True)
+    assert not refused and sorted(s.folder.name for s in series) == ["a", "copy", "later", "other"]
+    assert {s.name for s in series} == {"s005_T1W_e1"}
+
+
+@pytest.mark.parametrize(
+    ("between", "thickness", "expected", "warns"),
+    [("0", "4", 4.0, False), ("-4.5", "4", 4.5, False), ("0", "0", 1.0, True), (None, None, 1.0, True)],
+)
+def test_the_step_of_one_slice(
+    tmp_path: Path, between: str | None, thickness: str | None, expected: float, warns: bool
+) -> None:
+    extra = {"SpacingBetweenSlices": between, "SliceThickness": thickness}
+    write_classic(tmp_path, head((24, 20, 1)), extra=extra)
+    (series,), _ = find_series(tmp_path)
+    assert np.linalg.norm(series.affine[:3, 2]) == pytest.approx(expected)
+    assert series.warnings == (("no slice thickness; 1 mm is taken.",) if warns else ())
+
+
+@pytest.mark.parametrize("between", ["0", "-3"])
+def test_a_spacing_that_says_nothing_leaves_the_positions_to_speak(tmp_path: Path, between: str) -> None:
+    write_classic(tmp_path, head(), extra={"SpacingBetweenSlices": between})
+    (series,), refused = find_series(tmp_path)
+    assert not refused and not series.warnings
+    np.testing.assert_allclose(series.affine, oblique_affine(), atol=1e-9)
+
+
+@pytest.mark.parametrize("vr", ["DS", "UT", "LO"])
+@pytest.mark.parametrize("text", ["1,5\\1,25", "1.5\\1.25", " 1.5 \\1.25 "])
+def test_numbers_are_read_from_text_with_a_comma_or_of_another_type(tmp_path: Path, vr: str, text: str) -> None:
+    path = write_classic(tmp_path, head((24, 20, 1)))[0]
+    store(path, "PixelSpacing", vr, text)
+    (series,), _ = find_series(path)
+    assert np.linalg.norm(series.affine[:3, :2], axis=0) == pytest.approx([1.25, 1.5])  # columns, then rows
+
+
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "SliceThickness", "EchoTime"])
+def test_what_is_no_number_is_named(tmp_path: Path, keyword: str) -> None:
+    path = write_classic(tmp_path, head((24, 20, 1)))[0]
+    store(path, keyword, "DS", "about 1")
+    series, (refusal,) = find_series(path)
+    assert not series and refusal.reason.startswith(f"damaged header: {keyword} is 'about 1'; accepted: numbers")
 
 
 @pytest.mark.parametrize(

@@ -280,10 +280,11 @@ def test_long_provenance_is_shortened_with_its_hash(tmp_path: Path) -> None:
     assert len(image.DerivationDescription) == 1024 and " ... SHA-256 " in image.DerivationDescription
 
 
-def test_a_source_without_a_study_is_not_derived_from(tmp_path: Path) -> None:
-    write_classic(tmp_path / "in", head(), extra={"StudyInstanceUID": None})
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_a_source_without_a_uid_is_not_derived_from(tmp_path: Path, keyword: str) -> None:
+    write_classic(tmp_path / "in", head(), extra={keyword: None})
     volume = read_series(find_series(tmp_path / "in")[0][0])
-    with pytest.raises(DicomError, match="no StudyInstanceUID"):
+    with pytest.raises(DicomError, match=f"no {keyword}"):
         write_series(tmp_path / "out", volume.data, volume.affine, volume, provenance=PROVENANCE)
 
 
