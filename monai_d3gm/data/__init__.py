@@ -20,6 +20,7 @@ from monai_d3gm.data.training.kspace import SimulatedKspaceDataset
 from monai_d3gm.data.training.low_resolution import SimulatedLowResolutionDataset
 from monai_d3gm.data.training.measured import MeasuredKspaceDataset
 from monai_d3gm.data.training.photographs import EstimatedWeatherDataset, ImagePairCropDataset, SimulatedWeatherDataset
+from monai_d3gm.data.training.scanner import RandomScannerDataset
 
 __all__ = [
     "ConsecutiveSampler",
@@ -33,6 +34,7 @@ __all__ = [
     "KspaceSliceDataset",
     "LowResolutionSliceDataset",
     "MeasuredKspaceDataset",
+    "RandomScannerDataset",
     "RestoredVolume",
     "SimulatedKspaceDataset",
     "SimulatedLowResolutionDataset",

@@ -144,33 +144,42 @@ def undersampled_strip(
     height: int,
     *,
     noise_std: float,
+    maps: torch.Tensor | None = None,
+    weight: float | None = None,
     tolerance: float = 0.002,
 ) -> dict[str, Any]:
     """The part of a training item that measurement and image make, in units of the whole zero-filled magnitude.
 
     Args:
-        kspace: measured k-space (H, W), complex64, zero where not sampled.
+        kspace: measured k-space (H, W) or (coils, H, W), complex64, zero where not sampled.
         image: the fully sampled complex image (H, W).
         mask: (W,), True where sampled.
         start: first row kept.
         height: rows kept.
         noise_std: the noise's standard deviation per real and imaginary part, in k-space's units.
+        maps: the maps that the reconstruction has, (coils, H, W), for several coils.
+        weight: of the phase constraint in ``mu``; None for the one that the measurement tells.
         tolerance: of the phase-constrained estimate.
 
     Returns:
-        ``image``, ``mu``, ``kspace``, ``phase``, ``mask``, ``noise_std`` and ``scale`` as in `SimulatedKspaceDataset`.
+        ``image``, ``mu``, ``kspace``, ``phase``, ``mask``, ``noise_std``, ``scale`` and, with maps,
+        ``sensitivity_maps``, as in `SimulatedKspaceDataset` and `RandomScannerDataset`.
     """
-    scale = magnitude_scale(zero_filled(kspace).abs())
-    phase = phase_reference(kspace, mask)
-    weight = phase_constraint_weight(kspace[None], mask, phase[None], noise_std)
-    kspace = crop_readout(kspace, start, height) / scale
-    image, phase = image[start : start + height] / scale, phase[start : start + height]
-    return {
+    scale = magnitude_scale(zero_filled(kspace, maps).abs())
+    phase = phase_reference(kspace, mask, maps)
+    data, reference = (kspace[None], phase[None]) if maps is None else (kspace, maps * phase)
+    if weight is None:
+        weight = phase_constraint_weight(data, mask, reference, noise_std)
+    rows = slice(start, start + height)
+    data, reference = crop_readout(data, start, height) / scale, reference[:, rows]
+    image, phase = image[rows] / scale, phase[rows]
+    item = {
         "image": complex_to_channels(image * phase.conj()),
-        "mu": complex_to_channels(phase_constrained(kspace[None], mask, phase[None], weight, tolerance)),
-        "kspace": kspace,
+        "mu": complex_to_channels(phase_constrained(data, mask, reference, weight, tolerance)),
+        "kspace": data[0] if maps is None else data,
         "phase": phase,
-        "mask": mask[None],
+        "mask": mask[None] if maps is None else mask[None, None],
         "noise_std": torch.tensor(noise_std / scale, dtype=torch.float32),
         "scale": torch.tensor(scale, dtype=torch.float32),
     }
+    return item if maps is None else item | {"sensitivity_maps": maps[:, rows].contiguous()}

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from monai_d3gm.data.formats.images import read_image
 from monai_d3gm.data.formats.nifti import read_magnitude
+from monai_d3gm.data.formats.registry import kind_of
 from monai_d3gm.transforms.kspace.functional import crop_to_acquired_band, truncate_band
 
 logger = logging.getLogger(__name__)
@@ -170,6 +172,8 @@ def _load(path: Path, axes: tuple[int, ...], central: int | None) -> _TrainingVo
     """Read a volume, crop it to the acquired band and to its object, and list the slices with enough of it."""
     if not axes or not set(axes) <= {0, 1, 2}:
         raise ValueError(f"axes is {axes}; accepted: one or more of 0, 1, 2.")
+    if kind_of(path) == "image":
+        return _load_photograph(path)
     volume = read_magnitude(path).data
     if central is not None:
         if len(axes) > 1:
@@ -193,3 +197,9 @@ def _load(path: Path, axes: tuple[int, ...], central: int | None) -> _TrainingVo
         area = inside.sum(axis=tuple({0, 1, 2} - {axis}))
         slices[axis] = np.flatnonzero(area >= 0.25 * area.max())
     return _TrainingVolume(path.name.split(".")[0], data, slices)
+
+
+def _load_photograph(path: Path) -> _TrainingVolume:
+    """Read the luma of a photograph as a volume of one slice: shapes and textures that no brain has."""
+    data = read_image(path).data.mean(0)[..., None].astype(np.float32)
+    return _TrainingVolume(path.name.split(".")[0], data / np.float32(np.percentile(data, 99.5)), {2: np.arange(1)})
