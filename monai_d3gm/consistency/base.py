@@ -111,6 +111,10 @@ class MeasurementConsistency(ABC):
         """The root mean square of A x - y over the real numbers measured, (B,): noise_std where x is the truth."""
 
     @abstractmethod
+    def with_measurement(self: _Self, measurement: Tensor) -> _Self:
+        """The same operator and noise with another measurement, of the shape that `forward` returns."""
+
+    @abstractmethod
     def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
         """The minimiser for the weight w, float64 on the CPU, () or (B,); 1 is the hard projection."""
 
@@ -188,6 +192,44 @@ class MeasurementConsistency(ABC):
         scaled.prior_scale = float(scale)
         return scaled
 
+    def open_std(self, prior_std: float, probes: int = 4, seed: int = 0) -> Tensor:
+        """What the measurement leaves open: the standard deviation of each pixel of a white Gaussian image given y.
+
+        It is sqrt(diag(C)), C = (I / gamma^2 + A^H A / s^2)^{-1}, estimated by perturbation (Papandreou and Yuille,
+        NIPS 2010): for x of standard deviation gamma and y = A x + n the correction of 0 by y errs by a draw from
+        N(0, C). The mean square over draws, channels and a Gaussian window of 2 pixels is taken.
+
+        Args:
+            prior_std: gamma, above 0.
+            probes: number of draws.
+            seed: of the draws.
+
+        Returns:
+            (B, 1, H, W), between 0 and about gamma: gamma where nothing is measured.
+
+        >>> from monai_d3gm.consistency import KspaceConsistency
+        >>> kspace, mask = torch.zeros(1, 32, 32, dtype=torch.complex64), torch.ones(32, dtype=torch.bool)
+        >>> open_std = KspaceConsistency(kspace, mask, noise_std=0.1).open_std(0.1, probes=16)
+        >>> bool((open_std.mean() - 0.1 / 2**0.5).abs() < 0.005)  # gamma s / sqrt(gamma^2 + s^2)
+        True
+        """
+        generator = torch.Generator().manual_seed(seed)
+        size = (self.batch_size, *self.image_shape)
+        device = self.adjoint().device
+        fixed = copy.copy(self)
+        fixed.prior_std = prior_std
+        square = torch.zeros(self.batch_size, 1, *self.image_shape[1:], device=device)
+        for _ in range(probes):
+            x = prior_std * torch.randn(size, generator=generator).to(device)
+            clean = fixed.forward(x)
+            shape = (*clean.shape, 2) if clean.is_complex() else clean.shape
+            noise = torch.randn(shape, generator=generator)
+            noise = noise.to(device) * self.noise_std.to(device, noise.dtype).reshape(-1, *(1,) * (noise.ndim - 1))
+            measured = clean + (torch.view_as_complex(noise) if clean.is_complex() else noise)
+            error = x - fixed.with_measurement(measured)(torch.zeros_like(x), 1.0)
+            square += error.square().mean(1, keepdim=True) / probes
+        return _smooth(square).sqrt()
+
     def select(self: _Self, indices: Sequence[int] | Tensor) -> _Self:
         """The same consistency for part of the batch.
 
@@ -262,6 +304,16 @@ class _NearestSolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         return nearest_solution(gradient, torch.zeros_like(gradient), ctx.normal, ctx.weight), None, None, None
+
+
+def _smooth(x: Tensor, sigma: float = 2.0, reach: int = 6) -> Tensor:
+    """x (B, 1, H, W) after a Gaussian of ``sigma`` pixels, the border repeated."""
+    position = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-(position**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    for shape, pad in (((1, 1, -1, 1), (0, 0, reach, reach)), ((1, 1, 1, -1), (reach, reach, 0, 0))):
+        x = torch.nn.functional.conv2d(torch.nn.functional.pad(x, pad, mode="replicate"), kernel.reshape(shape))
+    return x
 
 
 def check_finite(name: str, x: Tensor) -> None:

@@ -114,6 +114,13 @@ class DownsamplingConsistency(MeasurementConsistency):
         """The root mean square of A x - y over the low-resolution pixels, (B,)."""
         return (self.forward(x) - self.low_resolution).square().flatten(1).mean(1).sqrt()
 
+    def with_measurement(self, measurement: Tensor) -> DownsamplingConsistency:
+        """The same operator and noise with other low-resolution images, (B, C, h, w)."""
+        other = copy.copy(self)
+        other.low_resolution = measurement
+        other._back_projected = self._operator.adjoint(measurement)
+        return other
+
     def _correct(self, x0_hat: Tensor, weight: Tensor) -> Tensor:
         image = x0_hat.to(torch.promote_types(x0_hat.dtype, self.low_resolution.dtype))
         if isinstance(self._operator, _Truncation):

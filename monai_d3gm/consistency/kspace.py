@@ -16,6 +16,8 @@ is constant needs no Fourier transform in them.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -116,6 +118,13 @@ class KspaceConsistency(MeasurementConsistency):
         difference = torch.view_as_real(self.forward(x) - self.kspace)
         sampled = 2 * self.mask.expand(self.kspace.shape).flatten(1).sum(1)
         return (difference.square().flatten(1).sum(1) / sampled).sqrt()
+
+    def with_measurement(self, measurement: Tensor) -> KspaceConsistency:
+        """The same mask, maps and noise with other k-space, complex (B, H, W) or (B, coils, H, W)."""
+        other = copy.copy(self)
+        other.kspace = measurement * self.mask
+        other._zero_filled = self._adjoint(measurement)
+        return other
 
     def _adjoint(self, kspace: Tensor) -> Tensor:
         image = ifft2c(kspace * self.mask)

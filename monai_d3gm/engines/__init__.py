@@ -12,6 +12,7 @@ from monai_d3gm.engines.evaluator import (
 )
 from monai_d3gm.engines.prepare import (
     D3GMPrepareBatch,
+    ErrorMapPrepareBatch,
     ProcessMixturePrepareBatch,
     RegressionPrepareBatch,
     downsampling_consistency,
@@ -21,6 +22,7 @@ from monai_d3gm.engines.prepare import (
 __all__ = [
     "KSPACE_BASELINES",
     "D3GMPrepareBatch",
+    "ErrorMapPrepareBatch",
     "ProcessMixturePrepareBatch",
     "RegressionPrepareBatch",
     "RestorationEvaluator",

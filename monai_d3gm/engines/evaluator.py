@@ -27,6 +27,7 @@ from monai_d3gm.data.restoration.inputs import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.prepare import kspace_consistency
 from monai_d3gm.inferers.restoration import RestorationInferer
+from monai_d3gm.trust.error_map import ErrorMap
 
 __all__ = [
     "KSPACE_BASELINES",
@@ -123,6 +124,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         data_consistency: makes the measurement consistency of a batch on a device; None for none.
         to_image: what is written of a sample, such as `magnitude`; None for the sample itself.
         baselines: by name, what the restoration is compared with; the first is the degraded input itself.
+        error_map: predicts the error of each pixel; None for none.
         baseline: also make the other baselines where a truth is known.
         progress: show a progress bar over slices.
         options: further arguments of ``SupervisedEvaluator``.
@@ -152,6 +154,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         data_consistency: Callable[..., Any] | None = kspace_consistency,
         to_image: ToImage | None = magnitude,
         baselines: Mapping[str, Baseline] = KSPACE_BASELINES,
+        error_map: ErrorMap | None = None,
         baseline: bool = True,
         progress: bool = True,
         **options: Any,
@@ -171,6 +174,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         self.num_slices = len(val_data_loader.dataset)  # type: ignore[arg-type]
         self.data_consistency = data_consistency
         self.to_image = to_image
+        self.error_map = None if error_map is None else error_map.to(place)
         self.baselines = dict(list(baselines.items())[: None if baseline else 1])
         self.progress = progress
         self._slices: list[dict[str, NDArray[np.float32]]] = []
@@ -207,6 +211,10 @@ class RestorationEvaluator(SupervisedEvaluator):
                 items=batchdata["key"],
                 of=None if to_image is None else lambda x: torch.cat([x, to_image(x)], dim=1),
             )
+        predicted = None
+        if self.error_map is not None:
+            with torch.no_grad(), self.mode(self.error_map):
+                predicted = self.error_map(self.error_map.features(mean[:, :channels], mu, consistency)).cpu()
         if consistency is not None and bool((consistency.noise_std > 0).all()):
             self._residuals += (consistency.residual(mean[:, :channels]).cpu() / consistency.noise_std).tolist()
         mean, std = mean[:, :channels].cpu(), std[:, 0 if to_image is None else channels :].cpu()
@@ -216,6 +224,8 @@ class RestorationEvaluator(SupervisedEvaluator):
         images[METHOD] = mean if to_image is None else to_image(mean)
         if self.restore.num_samples > 1:
             images["std"] = std
+        if predicted is not None:
+            images["predicted_error"] = predicted
         if known:
             truth = batchdata["reference"]
             images["reference"] = truth[:, None] if truth.ndim == 3 else truth
@@ -234,8 +244,8 @@ class RestorationEvaluator(SupervisedEvaluator):
         stacks = {name: _stacked([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
         residual = np.array(self._residuals, dtype=np.float32) if self._residuals else None
         self._slices, self._residuals = [], []
-        std, reference = stacks.pop("std", None), stacks.pop("reference", None)
-        self.state.volume = RestoredVolume(source, stacks, std, reference, residual)
+        std, reference, predicted = (stacks.pop(name, None) for name in ("std", "reference", "predicted_error"))
+        self.state.volume = RestoredVolume(source, stacks, std, reference, residual, predicted)
         self.fire_event(RestorationEvents.VOLUME_COMPLETED)
 
 

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.engines import DiffusionPrepareBatch
-from torch import Tensor
+from monai.engines import DiffusionPrepareBatch, PrepareBatch
+from torch import Tensor, nn
 
 from monai_d3gm.consistency import DownsamplingConsistency, KspaceConsistency
-from monai_d3gm.inferers import linear_part
+from monai_d3gm.inferers import RestorationInferer, linear_part
 from monai_d3gm.networks.checkpoint import trained_range
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.sde import DiffusionProcess
 from monai_d3gm.transforms.resolution.functional import remove_rician_bias
+from monai_d3gm.trust.error_map import ErrorMap
 
 __all__ = [
     "D3GMPrepareBatch",
+    "ErrorMapPrepareBatch",
     "ProcessMixturePrepareBatch",
     "RegressionPrepareBatch",
     "downsampling_consistency",
@@ -89,7 +91,8 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
         t_min: the earliest time drawn where the spread is ``rho``.
         data_consistency: makes an affine correction from the batch and the device, such as
             :func:`kspace_consistency`; its linear part is then applied to the prediction and to the target, so that
-            the loss counts only what the measurement leaves open. None for none.
+            the loss counts only what the measurement leaves open. None for none; it may return None for a batch that
+            is to be trained without.
         weighting: a factor w(scheduler, timesteps) of prediction and target, such as those of `monai_d3gm.losses`;
             None for the unit weight.
         seed: seeds noise and times with the number of the batch: what a step draws does not depend on the steps
@@ -167,8 +170,9 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
         noise = self.get_noise(x0).to(device, non_blocking=non_blocking)
         target = self.scheduler.get_target(x0, noise, timesteps, mu)
         options: dict[str, Any] = {"noise": noise, "timesteps": timesteps, "condition": mu}
-        if self.data_consistency is not None:
-            correction = self.data_consistency(batchdata, device).with_prior_std(self.scheduler.prior_std)
+        correction = None if self.data_consistency is None else self.data_consistency(batchdata, device)
+        if correction is not None:
+            correction = correction.with_prior_std(self.scheduler.prior_std)
             target = linear_part(correction, target, self.scheduler.time_of(timesteps))
             options["data_consistency"] = correction
         if self.weighting is not None:
@@ -222,6 +226,64 @@ class RegressionPrepareBatch(DiffusionPrepareBatch):
         correction = self.data_consistency(batchdata, device).with_prior_std(self.scheduler.prior_std)
         target = linear_part(correction, target, torch.tensor(1.0))
         return mu, target, (), {"data_consistency": correction}
+
+
+class ErrorMapPrepareBatch(PrepareBatch):
+    """The batch of a training step of `monai_d3gm.trust.ErrorMap`: what it sees, and the errors of restored images.
+
+    Each batch is restored by the trained network, as it is at inference; nothing of it is trained.
+
+    Args:
+        restore: the inferer of the bundle.
+        network: the trained network.
+        error_map: gives the features, and the image that errors are those of.
+        data_consistency: makes the measurement of a batch on a device.
+        condition_name: key of mu in the batch.
+        image_name: key of x_0 in the batch.
+
+    Example:
+        >>> from monai_d3gm.inferers import RestorationInferer
+        >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+        >>> from monai_d3gm.trust import ErrorMap
+        >>> net = ConditionalNAFNet(in_channels=2, out_channels=1, width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+        >>> restore = RestorationInferer(D3GMScheduler(), num_inference_steps=1)
+        >>> prepare = ErrorMapPrepareBatch(restore, net, ErrorMap(net, 0.1))
+        >>> batch = {"image": torch.ones(2, 1, 8, 8), "mu": torch.zeros(2, 1, 8, 8), "key": ["a", "b"]}
+        >>> features, error = prepare(batch, "cpu")
+        >>> features.shape, error.shape
+        (torch.Size([2, 5, 8, 8]), torch.Size([2, 1, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        restore: RestorationInferer,
+        network: nn.Module,
+        error_map: ErrorMap,
+        data_consistency: Callable[[Mapping[str, Any], torch.device | str | None], Any] | None = None,
+        condition_name: str = "mu",
+        image_name: str = "image",
+    ) -> None:
+        self.restore, self.network, self.error_map = restore, network, error_map
+        self.data_consistency = data_consistency
+        self.condition_name, self.image_name = condition_name, image_name
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """The features (B, 5, H, W) and the errors (B, 1, H, W), the mean over channels of colour images."""
+        mu = batchdata[self.condition_name].to(device, non_blocking=non_blocking, **kwargs)
+        truth = batchdata[self.image_name].to(device, non_blocking=non_blocking, **kwargs)
+        consistency = None if self.data_consistency is None else self.data_consistency(batchdata, device)
+        self.network.eval()
+        restored = self.restore(mu, self.network, consistency, items=batchdata["key"])
+        to_image = self.error_map.to_image
+        images = (restored, truth) if to_image is None else (to_image(restored), to_image(truth))
+        error = (images[0] - images[1]).abs().mean(1, keepdim=True)
+        return self.error_map.features(restored, mu, consistency), error
 
 
 class ProcessMixturePrepareBatch(D3GMPrepareBatch):

@@ -89,8 +89,8 @@ class CollectCalibration:
 
     def check(self, engine: Any) -> None:
         """Refuse to start where there is nothing to calibrate on."""
-        if engine.restore.num_samples < 2:
-            raise CalibrationError("num_samples is 1; a standard deviation needs at least 2.")
+        if engine.restore.num_samples < 2 and engine.error_map is None:
+            raise CalibrationError("num_samples is 1 and there is no error map; a standard deviation needs at least 2.")
         for source in engine.volumes:
             if not source.has_truth:
                 raise CalibrationError(f"{source.path}: no truth is known; a calibration needs it.")
@@ -106,7 +106,7 @@ class CollectCalibration:
     def take(self, engine: Any) -> None:
         """Take the volume that is complete."""
         volume: RestoredVolume = engine.state.volume
-        stem, image, std, truth = volume.source.stem, volume.images[METHOD], volume.std, volume.reference
+        stem, image, std, truth = volume.source.stem, volume.images[METHOD], volume.spread, volume.reference
         contrast = contrast_of_input(volume.source, self.contrast)
         assert contrast is not None and std is not None and truth is not None
         match = re.search(self.subject_pattern, stem)

@@ -162,7 +162,8 @@ class Calibration:
         """
         content = {
             "weights": self.weights,
-            "half_width": f"q (std + s0 scale); scale: {_UNIT}",
+            "half_width": "q (spread + s0 scale); spread: the predicted error, or the standard deviation over the "
+            f"samples; scale: {_UNIT}",
             "bounds": ", ".join(BOUNDED.values()),
             "conditions": [asdict(condition) for condition in self.conditions],
         }
@@ -264,7 +265,7 @@ def calibrated(
     Returns:
         Intervals and bounds, or none and the reason among its warnings.
     """
-    image, std = volume.images[METHOD], volume.std
+    image, std = volume.images[METHOD], volume.spread
     if std is None:
         return CalibratedUncertainty(warnings=("no intervals: a single sample has no standard deviation",))
     condition, reasons = _condition_of(volume.source, calibration, weights, parameters)

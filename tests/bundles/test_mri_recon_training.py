@@ -25,10 +25,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.sde import D3GMProcess
+from monai_d3gm.trust import ErrorMap
 
 ROOT = BUNDLE.parents[1]
 TRAIN = str(BUNDLE / "configs" / "train.json")
 SEVERAL = str(BUNDLE / "configs" / "multi_gpu_train.json")
+SCANNER = str(BUNDLE / "configs" / "train_scanner.json")
+ERROR_MAP = str(BUNDLE / "configs" / "train_error_map.json")
 REGRESSION = str(ROOT / "benchmarks" / "mri_recon" / "regression.json")
 EPOCHS, STEPS = 5, 3
 LIMIT = 300
@@ -215,6 +218,36 @@ def test_the_regression_of_the_benchmark(volumes: Path, tmp_path: Path, monai_bu
     assert last(output)["trainer"]["iteration"] == 2
     small_network(in_channels=2).load_state_dict(last(output)["ema"], strict=True)
     assert len(scalars(output, "train_loss")) == 2
+
+
+def test_training_on_a_random_scanner_and_then_its_error_map(
+    volumes: Path, tmp_path: Path, monai_bundle: Callable[..., Run]
+) -> None:
+    small = {"items::widths": [64], "items::heights": [48], "items::strip": 16, "items::coils": [1, 3], "pool": 8}
+    small |= {"num_workers": 0, "max_epochs": 1, "epoch_length": 4, "validation_interval": 1}
+    command = arguments(volumes, tmp_path / "run", TRAIN, SCANNER, **small)
+    for name in ("widths", "height", "strip"):  # of the data set that the overlay replaces
+        where = command.index(f"--train_dataset::{name}")
+        del command[where : where + 2]
+    run = monai_bundle(*command)
+    assert run.status == 0, run.err[-4000:]
+    assert last(tmp_path / "run")["trainer"]["iteration"] == 4
+    assert len(list((tmp_path / "run" / "pool").iterdir())) == 8
+
+    command[command.index("--config_file") + 1] = str([TRAIN, SCANNER, ERROR_MAP])
+    command[command.index("--output_dir") + 1] = str(tmp_path / "map")
+    run = monai_bundle(*command, "--weights", tmp_path / "run" / "model.pt")
+    assert run.status == 0, run.err[-4000:]
+    network = ConditionalNAFNet(
+        in_channels=ErrorMap.CHANNELS,
+        out_channels=1,
+        width=16,
+        encoder_blocks=(1, 1),
+        middle_blocks=2,
+        decoder_blocks=(1, 1),
+        patch_size=2,
+    )
+    ErrorMap(network, 0.1, path=tmp_path / "map" / "error_map.pt")
 
 
 @pytest.mark.parametrize("bundle", ["mri_recon", "mri_sr", "derain", "dehaze"])

@@ -27,6 +27,7 @@ class RestoredVolume:
             and `METHOD` last.
         std: standard deviation over the samples; None for a single sample.
         reference: the truth; None where it is not known.
+        predicted_error: half-widths that an error map predicted, before calibration, (S, h, w); None without one.
         residual: by slice, the root mean square of A x - y over the measurement's noise_std, for the restored image
             before it became a magnitude; None where there is no measurement or its noise is 0.
     """
@@ -36,11 +37,17 @@ class RestoredVolume:
     std: NDArray[np.float32] | None
     reference: NDArray[np.float32] | None
     residual: NDArray[np.float32] | None = None
+    predicted_error: NDArray[np.float32] | None = None
 
     @property
     def degraded(self) -> str:
         """The name of the degraded input among ``images``."""
         return next(iter(self.images))
+
+    @property
+    def spread(self) -> NDArray[np.float32] | None:
+        """What intervals are made of: the predicted error, or else the standard deviation over the samples."""
+        return self.std if self.predicted_error is None else self.predicted_error
 
     def as_volume(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put images (S, h, w) into a volume of ``source.shape``, zero where a slice was not restored."""
