@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""The ground that readers and writers stand on: files are written whole or not at all, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MEMORY_VARIABLE = "D3GM_MAX_MEMORY"
+"""The environment variable that holds the limit of `check_memory` in GiB."""
+
+DEFAULT_MEMORY = 3.0
+"""The limit in GiB where the variable is not set."""
+
 
 class OutputError(ValueError):
     """An output file or folder cannot be written."""
+
+
+class TooLargeError(ValueError):
+    """An input, or what is made of it, would take more memory than is allowed; the message has both sizes."""
+
+
+def memory_limit() -> int:
+    """The most bytes that one input may take when it is decoded, and what is made of it at once.
+
+    Raises:
+        ValueError: the environment variable ``D3GM_MAX_MEMORY`` is no number of GiB above 0.
+
+    >>> memory_limit() > 0
+    True
+    """
+    text = os.environ.get(MEMORY_VARIABLE, str(DEFAULT_MEMORY))
+    try:
+        limit = float(text)
+        if not 0 < limit < 2**30:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{MEMORY_VARIABLE} is {text!r}; accepted: a number of GiB above 0.") from None
+    return int(limit * 2**30)
+
+
+def check_memory(subject: object, what: str, size: int) -> None:
+    """Refuse what would take too much memory, before any is taken.
+
+    Args:
+        subject: the file, which begins the message.
+        what: what would take it.
+        size: in bytes.
+
+    Raises:
+        TooLargeError: ``size`` is above `memory_limit`.
+
+    >>> check_memory("a.nii", "a volume of 512 x 512 x 2000000 voxels", 2**41)
+    Traceback (most recent call last):
+    ...
+    monai_d3gm.files.TooLargeError: a.nii: a volume of 512 x 512 x 2000000 voxels takes 2048 GiB of memory; ...
+    """
+    limit = memory_limit()
+    if size > limit:
+        raise TooLargeError(
+            f"{subject}: {what} takes {size / 2**30:.4g} GiB of memory; accepted: up to {limit / 2**30:.4g} GiB, which "
+            f"--max-memory and the variable {MEMORY_VARIABLE} set."
+        )
 
 
 def writable_folder(folder: str | os.PathLike[str]) -> Path:

@@ -64,7 +64,7 @@ def restore(arguments: argparse.Namespace) -> int:
     with before_anything():
         kinds = accepted_kinds(root, _CONFIG)
         units, problems = find_units(source, kinds, leave_out=output)
-        failed = [problem for problem in problems if problem.kind in kinds or source.is_file()]
+        failed = [problem for problem in problems if problem.failed]
         if not units and not failed:
             accepted = ", ".join(KINDS[kind] for kind in kinds)
             raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {accepted}.")

@@ -2,10 +2,12 @@
 
 What is done with what a file may hold besides red, green and blue:
 
-- the EXIF orientation is applied, and not written again;
+- the EXIF orientation, 1 to 8, is applied, and not written again;
 - greyscale is read as three equal channels and written as RGB;
 - an alpha channel is left out;
-- the ICC profile is kept as it is: values are neither converted to sRGB nor to linear light;
+- the ICC profile is kept as it is: values are neither converted to sRGB nor to linear light. One that is not of RGB,
+  such as that of a greyscale picture, is left out, since RGB is written;
+- the checksums of PNG and of deflated TIFF are compared before a pixel is used;
 - a multi-picture JPEG, as telephones write it, is its first picture.
 
 Anything else is refused by an `ImageFileError`: CMYK and other colour spaces, 32-bit and floating-point values, several
@@ -20,6 +22,7 @@ import struct
 import sys
 import warnings
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import TooLargeError, atomic_path, check_memory
 
 __all__ = ["SUFFIXES", "ImageFileError", "Photograph", "read_image", "write_image", "write_map"]
 
@@ -44,7 +47,14 @@ _DEEP_GREY = ("I;16", "I;16B", "I;16L")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", *_DEEP_GREY)
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
+_BLOCK = 1 << 20
 _ROWS_AT_ONCE = 256
+_BYTES_PER_PIXEL = 3 * 4 * 3
+"""Three channels of float32, three times: as read, turned upright, and as it is restored."""
+
+_DEFLATED = (8, 32946)
+_COMPRESSION, _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 259, 273, 279, 324, 325
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageFileError(ValueError):
@@ -73,6 +83,7 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
 
     Raises:
         ImageFileError: it cannot be read, or is not accepted.
+        TooLargeError: it would take more memory than is allowed.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "a.png"
@@ -86,7 +97,7 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _read(Path(path))
-    except ImageFileError:
+    except (ImageFileError, TooLargeError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageFileError(f"{path}: too large: {error} Accepted: {Image.MAX_IMAGE_PIXELS} pixels.") from error
@@ -98,10 +109,11 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
 def _read(path: Path) -> Photograph:
     with Image.open(path, formats=_FORMATS) as image:
         _check(path, image)
+        _check_sums(path, image)
         deep = _rawmode(path, image)
         image.load()
         transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-        profile = image.info.get("icc_profile")
+        profile, remarks = _fitting_profile(image.info.get("icc_profile"))
         orientation = image.getexif().get(_ORIENTATION, 1)  # after loading: Pillow turns a TIFF upright itself
         values = _values(image)
     if deep is not None:
@@ -111,7 +123,7 @@ def _read(path: Path) -> Photograph:
         data=np.ascontiguousarray(_upright(data, orientation)),
         bits=8 * values.itemsize,
         icc_profile=profile,
-        remarks=("the alpha channel was left out",) if transparent else (),
+        remarks=(*(("the alpha channel was left out",) if transparent else ()), *remarks),
     )
 
 
@@ -125,6 +137,78 @@ def _check(path: Path, image: Image.Image) -> None:
     if min(image.size) < MIN_SIDE:
         width, height = image.size
         raise ImageFileError(f"{path}: it has {width} x {height} pixels; accepted: {MIN_SIDE} or more along each side.")
+
+    width, height = image.size
+    check_memory(path, f"a picture of {width} x {height} pixels", width * height * _BYTES_PER_PIXEL)
+
+
+def _check_sums(path: Path, image: Image.Image) -> None:
+    """Compare the checksums of a PNG's chunks, and inflate the pixels of PNG and TIFF to theirs, which is at the end.
+
+    Pillow stops reading where it has all pixels, and does not look at the sums of the chunks that hold them.
+    """
+    width, height = image.size
+    most = 2 * (8 * width + 64) * (height + 8)  # bytes of four 16-bit channels, interlaced or in tiles
+    if image.format == "PNG":
+        _inflate_whole(path, _pixels_of_png(path), most)
+    elif image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(_COMPRESSION) in _DEFLATED:
+            starts, sizes = (
+                tags.get(strips) or tags.get(tiles) or ()
+                for strips, tiles in ((_STRIP_OFFSETS, _TILE_OFFSETS), (_STRIP_SIZES, _TILE_SIZES))
+            )
+            with path.open("rb") as file:
+                for start, size in zip(starts, sizes, strict=True):
+                    file.seek(start)
+                    _inflate_whole(path, [file.read(min(size, path.stat().st_size))], most)
+
+
+def _pixels_of_png(path: Path) -> Iterator[bytes]:
+    """The content of the chunks that hold pixels; every chunk's sum is compared."""
+    left = path.stat().st_size - len(_PNG)
+    with path.open("rb") as file:
+        file.seek(len(_PNG))
+        while True:
+            head = file.read(8)
+            size, kind = int.from_bytes(head[:4], "big"), head[4:]
+            left -= 12 + size
+            if len(head) < 8 or left < 0:
+                raise ImageFileError(f"{path}: the file ends before the end of the picture.")
+            content = file.read(size)
+            if zlib.crc32(kind + content) != int.from_bytes(file.read(4), "big"):
+                raise ImageFileError(f"{path}: damaged: the checksum of a {kind.decode('latin-1')!r} chunk is wrong.")
+            if kind == b"IDAT":
+                yield content
+            if kind == b"IEND":
+                return
+
+
+def _inflate_whole(path: Path, parts: Iterable[bytes], most: int) -> None:
+    """Inflate a zlib stream to its end, where its checksum is, a block at a time."""
+    inflate, size = zlib.decompressobj(), 0
+    try:
+        for part in parts:
+            while part:
+                size += len(inflate.decompress(part, _BLOCK))
+                part = inflate.unconsumed_tail
+                if size > most:
+                    raise ImageFileError(f"{path}: the pixels inflate to more than {most} bytes; accepted: that many.")
+    except zlib.error as error:
+        raise ImageFileError(f"{path}: damaged: the pixels cannot be inflated: {error}") from error
+    if not inflate.eof:
+        raise ImageFileError(f"{path}: damaged: the compressed pixels have no end.")
+
+
+def _fitting_profile(profile: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """An ICC profile of RGB; of any other none, and a remark."""
+    if not profile:
+        return None, ()
+    space = profile[16:20]
+    if len(profile) >= 128 and profile[36:40] == b"acsp" and space == b"RGB ":
+        return profile, ()
+    of = space.decode("latin-1").strip() if len(profile) >= 128 and space.isascii() else "none"
+    return None, (f"the ICC profile (colour space {of}) does not fit RGB and was left out",)
 
 
 def _rawmode(path: Path, image: Image.Image) -> str | None:
@@ -161,7 +245,9 @@ def _values(image: Image.Image) -> NDArray[Any]:
 
 
 def _upright(data: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Turn (3, H, W) as the EXIF orientation, 1 to 8, says."""
+    """Turn (3, H, W) as the EXIF orientation, 1 to 8, says; another value says nothing."""
+    if orientation not in range(1, 9):
+        return data
     data = data.swapaxes(1, 2) if orientation >= 5 else data
     data = data[:, ::-1] if orientation in (3, 4, 7, 8) else data
     return data[:, :, ::-1] if orientation in (2, 3, 6, 7) else data

@@ -1,22 +1,38 @@
-"""Magnitude volumes in NIfTI files: read, check, write with the geometry kept."""
+"""Magnitude volumes in NIfTI files: read, check, write with the geometry kept.
+
+The header is read and checked first. Then the voxels of one volume are read, and of a compressed file all that follows
+them too, since its checksum is at the end.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
 import logging
+import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.volumeutils import apply_read_scaling, array_from_file
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.registry import recognise
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import TooLargeError, atomic_path, check_memory
 
 logger = logging.getLogger(__name__)
+
+_GZIP = b"\x1f\x8b"
+_PAIR = b"ni1\0"
+_BLOCK = 1 << 20
+_COPIES = 3
+"""Arrays of float32 that lie beside the stored voxels at most: the values, their mask, and what is made of them."""
+
+_LOOSE_QUATERNION = 1e-3
+"""The sum of squares of a stored quaternion may exceed 1 by as much: it was rounded."""
 
 
 class VolumeFileError(ValueError):
@@ -25,18 +41,73 @@ class VolumeFileError(ValueError):
 
 @dataclass(frozen=True)
 class Volume:
-    """A magnitude volume: float32 ``data`` (X, Y, Z), ``affine`` (4, 4) in mm and the NIfTI ``header``."""
+    """A magnitude volume: float32 ``data`` (X, Y, Z), ``affine`` (4, 4) in mm, NIfTI ``header`` and ``warnings``."""
 
     data: NDArray[np.float32]
     affine: NDArray[np.float64]
     header: nibabel.Nifti1Header
+    warnings: tuple[str, ...] = ()
+
+
+def bundled_epi_path() -> Path:
+    """Return the T2*-weighted EPI brain volume in nibabel's wheel: 128x96x24 voxels, two time points.
+
+    >>> bundled_epi_path().name
+    'example4d.nii.gz'
+    """
+    return Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
+
+
+def is_nifti(header: bytes) -> bool:
+    """Whether a file that begins with these (inflated) bytes is NIfTI: a whole file, or the header of a pair.
+
+    >>> is_nifti(bytes(344) + b"n+1\\0"), is_nifti(b"text")
+    (True, False)
+    """
+    return header[344:348] in (b"n+1\0", _PAIR) or header[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
+
+
+def files_of(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The files of a NIfTI volume: itself; or header and voxels of a pair (.hdr and .img), of which either is given.
+
+    >>> files_of("a.nii.gz")
+    (PosixPath('a.nii.gz'),)
+    """
+    path = Path(path)
+    match = re.fullmatch(r"(.+)\.(hdr|img)(?:\.gz)?", path.name, re.IGNORECASE | re.DOTALL)
+    if match is None:
+        return (path,)
+    is_header = match[2].lower() == "hdr"
+    other = "img" if is_header else "hdr"
+    places = [path.with_name(f"{match[1]}.{suffix}") for suffix in (other, other.upper(), f"{other}.gz")]
+    partner = next((place for place in places if place.is_file()), None)
+    files = (path, partner) if is_header else (partner, path)
+    return files if partner is not None and _is_pair(files[0]) else (path,)  # type: ignore[return-value, arg-type]
+
+
+def _is_pair(header: Path) -> bool:
+    try:
+        with _opened(header) as file:
+            start = file.read(540)
+    except (OSError, EOFError):
+        return False
+    return start[344:348] == _PAIR or start[4:8] == b"ni2\0"
+
+
+def _opened(path: Path) -> Any:
+    """A file for reading, inflated if its content is compressed, whatever its name."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP
+    return gzip.open(path, "rb") if compressed else path.open("rb")
 
 
 def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volume:
     """Read a magnitude volume.
 
+    Where the sform is no affine, the qform is taken, and where neither is one, the voxel size alone, with a warning.
+
     Args:
-        path: NIfTI file, 2-D, 3-D or 4-D.
+        path: NIfTI file, or a file of a pair (.hdr and .img); 2-D, 3-D or 4-D, further axes of length 1.
         volume_index: which volume of a 4-D file.
 
     Returns:
@@ -45,53 +116,138 @@ def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volum
     Raises:
         VolumeFileError: the file is no NIfTI file, is damaged, complex, of another rank, holds NaN or infinity or
             negative values only, or is zero everywhere.
+        TooLargeError: it would take more memory than is allowed.
 
-    >>> from monai_d3gm.data import bundled_epi_path
     >>> read_magnitude(bundled_epi_path()).data.shape
     (128, 96, 24)
     """
     path = Path(path)
     try:
-        image = _load(path)
-        if not isinstance(image, nibabel.Nifti1Pair):
-            raise VolumeFileError(f"{path}: not a NIfTI file.")
-        if image.get_data_dtype().kind not in "fiu":
-            raise VolumeFileError(f"{path}: voxels of type {image.get_data_dtype()}; accepted: real numbers.")
-        if image.ndim == 4:
-            if not 0 <= volume_index < image.shape[3]:
-                raise VolumeFileError(f"{path}: volume_index is {volume_index}; the file has {image.shape[3]} volumes.")
-            if image.shape[3] > 1:
-                logger.warning("%s: 4-D file; volume %d of %d is used.", path, volume_index, image.shape[3])
-            data = np.asarray(image.dataobj[..., volume_index], dtype=np.float32)
-        elif image.ndim in (2, 3):
-            data = np.asarray(image.dataobj, dtype=np.float32)
-            data = data[..., None] if data.ndim == 2 else data
-        else:
-            raise VolumeFileError(f"{path}: {image.ndim} dimensions; accepted: 2 to 4.")
-    except VolumeFileError:
+        head, *voxels = files_of(path)
+        header = _read_header(path, head)
+        if not voxels and header["magic"].item() in (b"ni1", b"ni2"):
+            raise VolumeFileError(f"{path}: the header of a NIfTI pair; accepted: with its voxels (.img) beside it.")
+        affine, notes = _affine(path, header)
+        data = _read_voxels(path, voxels[0] if voxels else head, header, volume_index)
+    except (VolumeFileError, TooLargeError):
         raise
     except Exception as error:  # nibabel, zlib and numpy raise many kinds for a damaged file
         raise VolumeFileError(f"{path}: cannot be read as NIfTI: {' '.join(str(error).split())}") from error
+    for note in notes:
+        logger.warning("%s: %s.", path, note)
     if not data.size or not data.any():
         raise VolumeFileError(f"{path}: the volume is empty or zero everywhere.")
     if not np.isfinite(data).all():
         raise VolumeFileError(f"{path}: the volume holds NaN or infinity.")
     if data.max() <= 0:
         raise VolumeFileError(f"{path}: the volume has no positive value; accepted: a magnitude image.")
-    return Volume(np.maximum(data, 0), np.asarray(image.affine, dtype=np.float64), image.header)
+    return Volume(np.maximum(data, 0, out=data), affine, header, tuple(notes))
 
 
-def _load(path: Path) -> nibabel.filebasedimages.FileBasedImage:
-    """The image of a file; one whose name says other than its content is read by the content."""
+def _read_header(path: Path, file: Path) -> nibabel.Nifti1Header:
+    """The header without extensions."""
+    with _opened(file) as opened:
+        start = opened.read(540)
+    if not is_nifti(start):
+        raise VolumeFileError(f"{path}: not a NIfTI file.")
+    kind = nibabel.Nifti1Header if start[344:348] in (b"n+1\0", _PAIR) else nibabel.Nifti2Header
+    size = kind.template_dtype.itemsize
+    if len(start) < size:
+        raise VolumeFileError(f"{path}: {len(start)} bytes of a header of {size}.")
+    header = kind.from_fileobj(io.BytesIO(start[:size] + bytes(4)), check=True)
+    return header
+
+
+def _read_voxels(path: Path, file: Path, header: nibabel.Nifti1Header, index: int) -> NDArray[np.float32]:
+    """The voxels of one volume, scaled; a compressed file is read to its end."""
+    kind, shape = header.get_data_dtype(), tuple(int(n) for n in header.get_data_shape())
+    if kind.kind not in "fiu":
+        raise VolumeFileError(f"{path}: voxels of type {kind}; accepted: real numbers.")
+    while len(shape) > 4 and shape[-1] == 1:
+        shape = shape[:-1]
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise VolumeFileError(f"{path}: {len(shape)} dimensions of {shape} voxels; accepted: 2 to 4, each 1 or more.")
+    count = shape[3] if len(shape) == 4 else 1
+    if not 0 <= index < count:
+        raise VolumeFileError(f"{path}: volume_index is {index}; the file has {count} volumes.")
+    one = math.prod(shape[:3])
+    check_memory(path, f"a volume of {' x '.join(map(str, shape[:3]))} voxels", one * (kind.itemsize + 4 * _COPIES))
+    start, end = int(header.get_data_offset()), one * kind.itemsize * count
+    with _opened(file) as opened:
+        compressed = isinstance(opened, gzip.GzipFile)
+        if start < 0 or (not compressed and start + end > file.stat().st_size):
+            raise VolumeFileError(
+                f"{path}: {end} bytes of voxels from byte {start} on are described; the file has {file.stat().st_size}."
+            )
+        stored = array_from_file(shape[:3], kind, opened, start + index * one * kind.itemsize, mmap=False)
+        if compressed:
+            _skip(opened, (count - 1 - index) * one * kind.itemsize)
+            rest, most = 0, max(_BLOCK, start + end)
+            while block := opened.read(_BLOCK):  # the checksum is behind the last byte
+                rest += len(block)
+                if rest > most:
+                    raise VolumeFileError(f"{path}: more than {most} bytes follow the voxels.")
+    if count > 1:
+        logger.warning("%s: 4-D file; volume %d of %d is used.", path, index, count)
+    slope, intercept = header.get_slope_inter()
+    data: NDArray[np.float32] = np.array(
+        apply_read_scaling(stored, slope if slope is not None else 1.0, intercept or 0.0), dtype=np.float32
+    )
+    return data[..., None] if data.ndim == 2 else data
+
+
+def _skip(file: Any, count: int) -> None:
+    """Read over ``count`` bytes of a compressed file."""
+    while count > 0:
+        block = file.read(min(count, _BLOCK))
+        if not block:
+            raise EOFError(f"{count} bytes are missing at the end")
+        count -= len(block)
+
+
+def _affine(path: Path, header: nibabel.Nifti1Header) -> tuple[NDArray[np.float64], list[str]]:
+    """The affine from voxels to mm, and what is odd about it."""
+    notes: list[str] = []
+    if int(header["sform_code"]) > 0:
+        affine = np.asarray(header.get_sform(), dtype=np.float64)
+        if _is_affine(affine):
+            return affine, notes
+        notes.append("the sform is no affine")
+    if int(header["qform_code"]) > 0:
+        affine = _qform(header)
+        if _is_affine(affine):
+            return affine, [f"{note}; the qform is taken" for note in notes]
+        notes.append("the qform is no affine")
+    affine = np.asarray(header.get_base_affine(), dtype=np.float64)
+    if _is_affine(affine):
+        return affine, [
+            "; ".join([*notes, "the voxel size is taken, and place and orientation are unknown"])
+        ] if notes else []
+    stated = "; ".join([*notes, f"the voxel size is {header['pixdim'][1:4].tolist()} mm"])
+    raise VolumeFileError(
+        f"{path}: {stated}; accepted: an sform or a qform that can be inverted, or a voxel size above 0."
+    )
+
+
+def _is_affine(affine: NDArray[np.float64]) -> bool:
+    """Whether an affine is finite, has axes that are not 0 and can be inverted."""
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6)
+
+
+def _qform(header: nibabel.Nifti1Header) -> NDArray[np.float64]:
+    """The affine of the qform; a quaternion that was rounded to just above 1 is taken as 1 (its real part is 0)."""
+    rounded, names = header.copy(), ("quatern_b", "quatern_c", "quatern_d")
+    vector = np.array([float(header[name]) for name in names])
+    if 1 < (square := float(vector @ vector)) <= 1 + _LOOSE_QUATERNION:
+        for name, value in zip(names, vector / np.sqrt(square) * (1 - 1e-7), strict=True):
+            rounded[name] = value
     try:
-        return nibabel.load(path)
-    except ImageFileError:
-        if recognise(path) != "nifti":
-            raise
-    content = path.read_bytes()
-    content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    kind = nibabel.Nifti2Image if content[4:7] == b"n+2" else nibabel.Nifti1Image
-    return kind.from_bytes(content)
+        return np.asarray(rounded.get_qform(), dtype=np.float64)
+    except (ValueError, nibabel.spatialimages.HeaderDataError):
+        return np.full((4, 4), np.nan)
 
 
 def write_volume(

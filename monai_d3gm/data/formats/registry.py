@@ -12,6 +12,7 @@ import h5py
 
 from monai_d3gm.data.formats.dicom import is_dicom
 from monai_d3gm.data.formats.ismrmrd import is_ismrmrd
+from monai_d3gm.data.formats.nifti import is_nifti
 
 __all__ = ["KINDS", "Kind", "claimed", "kind_of", "recognise", "stem_of", "suffix_of"]
 
@@ -39,6 +40,9 @@ _SUFFIXES: Mapping[str, Kind] = {
     ".tif": "image",
     ".tiff": "image",
 }
+_HALVES = (".hdr.gz", ".hdr", ".img.gz", ".img")
+"""Names of the two files of a NIfTI pair; other formats have files of these names too, so that they claim nothing."""
+
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEADER = 352
@@ -62,7 +66,7 @@ def recognise(path: str | os.PathLike[str]) -> Kind | None:
         start = file.read(1 << 16)
     if start.startswith(_HDF5):
         return _recognise_hdf5(path)
-    if _is_nifti(_inflate(start) if start.startswith(b"\x1f\x8b") else start):
+    if is_nifti(_inflate(start) if start.startswith(b"\x1f\x8b") else start):
         return "nifti"
     if is_dicom(path):
         return "dicom"
@@ -101,10 +105,6 @@ def _recognise_hdf5(path: Path) -> Kind | None:
     return "ismrmrd" if is_ismrmrd(path) else None
 
 
-def _is_nifti(header: bytes) -> bool:
-    return header[344:348] == b"n+1\0" or header[4:12] == b"n+2\0\r\n\x1a\n"
-
-
 def _inflate(start: bytes) -> bytes:
     """The first bytes of what a gzip file holds, as far as it goes."""
     try:
@@ -115,7 +115,7 @@ def _inflate(start: bytes) -> bytes:
 
 def suffix_of(name: str) -> str:
     """The suffix of an input, as it is written in the name; empty where there is none."""
-    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    suffix = next((suffix for suffix in (*_SUFFIXES, *_HALVES) if name.lower().endswith(suffix)), "")
     return name[len(name) - len(suffix) :]
 
 

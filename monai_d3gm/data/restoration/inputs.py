@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_d3gm.data.formats.nifti import files_of
 from monai_d3gm.data.formats.registry import KINDS, Kind, kind_of, stem_of
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def find_inputs(
             files.append(path)
         else:
             raise ValueError(f"{path}: no such file or folder.")
+    files = [path for path in files if files_of(path)[0] == path or files_of(path)[0] not in files]  # halves of a pair
     if not files:
         raise ValueError("inputs is empty; accepted: files or folders.")
     seen: dict[str, Path] = {}

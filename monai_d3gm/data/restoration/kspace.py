@@ -245,7 +245,10 @@ class KspaceSliceDataset(Dataset):
             has_truth=True,
             kept_band=(kept[0], kept[1]),
             origin=f"simulated {_coil_word(self._coils)} k-space from magnitude images",
-            warnings=("k-space was simulated from magnitude images; this is not the reconstruction of a scan",),
+            warnings=(
+                *source.warnings,
+                "k-space was simulated from magnitude images; this is not the reconstruction of a scan",
+            ),
         )
 
     def _magnitude(self, path: Path) -> NDArray[np.float32]:

@@ -339,6 +339,7 @@ def _read_nifti(path: Path, frame: int | None) -> _MagnitudeVolume:
     header = volume.header.copy()
     header.set_data_shape(volume.data.shape)
     notes = (f"4-D file: volume {frame} of {frames} was taken, counted from 0",) if frames > 1 else ()
+    notes = (*volume.warnings, *notes)
     return _MagnitudeVolume(path, stem_of(path), volume.data, volume.affine, header, None, notes)
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_d3gm.data.formats.dicom import DicomSeries, find_series
+from monai_d3gm.data.formats.nifti import files_of
 from monai_d3gm.data.formats.registry import KINDS, Kind, claimed, recognise, stem_of, suffix_of
 
 __all__ = ["InputError", "InputUnit", "Problem", "find_units"]
+
+
+_LONGEST_NAME = 255 - len("_interval.nii.gz")
+"""Bytes of a name without suffix that leave room for those of the results on all common file systems."""
 
 
 class InputError(ValueError):
@@ -41,11 +47,13 @@ class Problem:
         path: the file.
         reason: why.
         kind: what it is or, by its name, is meant to be; None for what is no input at all.
+        failed: it is an input that was asked for, or it cannot be read and nobody knows; False for what is passed over.
     """
 
     path: Path
     reason: str
     kind: Kind | None = None
+    failed: bool = False
 
 
 def find_units(
@@ -73,20 +81,23 @@ def find_units(
     ('nifti', 'example4d', [])
     """
     root = Path(root)
-    if not root.exists():
+    if not os.path.lexists(root):
         raise InputError(f"{root}: no such file or folder.")
     base = root if root.is_dir() else root.parent
     found: list[InputUnit] = []
-    problems: list[Problem] = []
     dicom: list[Path] = []
-    for path in _files(root, leave_out) if root.is_dir() else [root]:
-        if path != root and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-            problems.append(Problem(path, "a link that leads out of the folder"))
-            continue
+    paths, problems = _files(root, leave_out) if root.is_dir() else ([files_of(root)[0]], [])
+    for path in paths:
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                problems.append(Problem(path, "a pipe or a device; accepted: files", claimed(path)))
+                continue
+            if root.is_dir() and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+                problems.append(Problem(path, "a link that leads out of the folder"))
+                continue
             kind = recognise(path)
         except OSError as error:
-            problems.append(Problem(path, f"cannot be read: {error.strerror or error}", claimed(path)))
+            problems.append(Problem(path, f"cannot be read: {_said(error)}", claimed(path), failed=True))
             continue
         if kind is None:
             problems.append(_unrecognised(path))
@@ -96,29 +107,50 @@ def find_units(
         elif kind == "dicom":
             dicom.append(path)
         else:
-            found.append(InputUnit(kind, (path,), path.parent.relative_to(base) / stem_of(path)))
+            found.append(InputUnit(kind, files_of(path), path.parent.relative_to(base) / stem_of(path)))
     series, refused = _series(dicom, base)
     found += series
     problems += refused
     units: dict[Path, InputUnit] = {}
     for unit in sorted(found, key=lambda unit: (unit.relative, unit.files)):
-        first = units.setdefault(unit.relative, unit)
-        if first is not unit:
+        first = units.get(unit.relative)
+        if first is not None:
             reason = f"its results would have the names of those of {first.files[0].name}; rename one"
-            problems += [Problem(path, reason, unit.kind) for path in unit.files]
-    return list(units.values()), sorted(problems, key=lambda problem: problem.path)
+        elif (size := len(os.fsencode(unit.relative.name))) > _LONGEST_NAME:
+            reason = f"a name of {size} bytes leaves no room for those of its results; accepted: {_LONGEST_NAME}"
+        else:
+            units[unit.relative] = unit
+            continue
+        problems += [Problem(path, reason, unit.kind) for path in unit.files]
+    taken = {
+        path for unit in units.values() for path in unit.files
+    }  # the voxels of a pair are recognised by its header
+    judged = [
+        replace(problem, failed=problem.failed or problem.kind in kinds or problem.path == root)
+        for problem in problems
+        if problem.path not in taken
+    ]
+    return list(units.values()), sorted(judged, key=lambda problem: problem.path)
 
 
-def _files(root: Path, leave_out: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The regular files of a tree; of links, those that lead to a file or to nothing."""
-    left_out = None if leave_out is None else Path(leave_out).resolve()
-    for folder, folders, names in os.walk(root):
+def _said(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _files(root: Path, leave_out: str | os.PathLike[str] | None) -> tuple[list[Path], list[Problem]]:
+    """The files of a tree, pipes and broken links included, and the folders that cannot be read."""
+    left_out = None if leave_out is None else os.path.realpath(leave_out)
+    files: list[Path] = []
+    unread: list[Problem] = []
+
+    def note(error: OSError) -> None:
+        unread.append(Problem(Path(error.filename), f"the folder cannot be read: {_said(error)}", failed=True))
+
+    for folder, folders, names in os.walk(root, onerror=note):
         here = Path(folder)
-        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != left_out]
-        for name in names:
-            path = here / name
-            if not name.startswith(".") and (path.is_file() or path.is_symlink()):
-                yield path
+        folders[:] = [n for n in folders if not n.startswith(".") and os.path.realpath(here / n) != left_out]
+        files += [here / name for name in names if not name.startswith(".")]
+    return files, unread
 
 
 def _unrecognised(path: Path) -> Problem:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 from monai.transforms import Compose, RandScaleIntensity, RandZoom
-from PIL import Image
+from PIL import Image, ImageCms
 
 from monai_d3gm.data import (
     EstimatedWeatherDataset,
@@ -27,7 +27,7 @@ from monai_d3gm.data.collections.pairs import ImagePair
 from monai_d3gm.data.collections.samples import bundled_photographs
 from monai_d3gm.data.formats.images import MIN_SIDE
 from monai_d3gm.data.restoration.inputs import find_inputs
-from monai_d3gm.files import OutputError
+from monai_d3gm.files import MEMORY_VARIABLE, OutputError, TooLargeError
 from monai_d3gm.transforms.weather import DarkChannelPrior, SimulateHaze, SimulateRain
 
 SHAPE = (24, 32, 3)
@@ -77,10 +77,10 @@ def write_bad(name: str, folder: Path) -> Path:
 BAD = {
     "text.png": "no PNG, JPEG or TIFF",
     "empty.jpg": "no PNG, JPEG or TIFF",
-    "truncated.png": "no PNG, JPEG or TIFF",
+    "truncated.png": "ends before the end",
     "truncated.jpg": "truncated",
     "truncated.tif": "no PNG, JPEG or TIFF",
-    "corrupt.png": "no PNG, JPEG or TIFF",
+    "corrupt.png": "checksum of a 'IDAT' chunk is wrong",
     "cmyk.jpg": "its mode is CMYK",
     "cmyk.tif": "its mode is CMYK",
     "animated.png": "2 frames or pages",
@@ -104,7 +104,7 @@ def test_bad_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.tiff"])
 @pytest.mark.parametrize(("bits", "values"), [(8, BYTES), (16, WORDS)])
 def test_what_is_written_is_read_again(name: str, bits: int, values: np.ndarray, tmp_path: Path) -> None:
-    file, profile = tmp_path / name, b"profile of the scanner" * 9
+    file, profile = tmp_path / name, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = np.moveaxis(values, -1, 0) / np.float32(2**bits - 1)
     write_image(file, data, bits, profile)
     photograph = read_image(file)
@@ -163,6 +163,58 @@ def test_grey_palette_and_alpha(mode: str, remark: bool, tmp_path: Path) -> None
     photograph = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(photograph.data, np.moveaxis(expected, -1, 0))
     assert bool(photograph.remarks) == remark
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_is_none_turns_nothing(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(BYTES).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(np.moveaxis(read_image(tmp_path / "a.png").data, 0, -1) * 255, BYTES)
+
+
+@pytest.mark.parametrize("space", ["LAB", "GRAY", "none"])
+def test_a_profile_that_does_not_fit_is_left_out(space: str, tmp_path: Path) -> None:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = f"{space:<4}".encode()
+    content = b"short" if space == "none" else bytes(profile)
+    Image.fromarray(BYTES).save(tmp_path / "a.png", icc_profile=content)
+    photograph = read_image(tmp_path / "a.png")
+    assert photograph.icc_profile is None
+    assert photograph.remarks == (f"the ICC profile (colour space {space}) does not fit RGB and was left out",)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_every_byte_of_compressed_pixels_counts(name: str, tmp_path: Path) -> None:
+    """Each byte behind a PNG's signature, and each of a TIFF's deflated strip, which begins the file's pixels."""
+    path = tmp_path / name
+    write_image(path, np.moveaxis(BYTES, -1, 0) / np.float32(255))
+    whole = path.read_bytes()
+    places = range(8, len(whole))
+    if name == "a.tif":
+        with tifffile.TiffFile(path) as file:
+            (start,), (size,) = file.pages[0].dataoffsets, file.pages[0].databytecounts
+        places = range(start, start + size)
+    for place in list(places)[:: max(1, len(places) // 60)] + list(places)[-12:]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises((ImageFileError, TooLargeError)):
+            read_image(path)
+
+
+def test_pixels_that_inflate_without_an_end_are_refused(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 32, 24, 8, 2, 0, 0, 0)
+    bomb = zlib.compress(bytes(2**20))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bomb) + chunk(b"IEND", b""))
+    with pytest.raises(ImageFileError, match="the pixels inflate to more than"):
+        read_image(path)
+
+
+def test_pictures_are_measured_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(BYTES).save(tmp_path / "a.png")
+    monkeypatch.setenv(MEMORY_VARIABLE, repr(32 * 24 * 36 / 2**30 / 2))
+    with pytest.raises(TooLargeError, match=r"a\.png: a picture of 32 x 24 pixels takes"):
+        read_image(tmp_path / "a.png")
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:

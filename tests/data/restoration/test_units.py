@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.data.formats.nifti import read_magnitude
 from monai_d3gm.data.formats.registry import KINDS, kind_of, recognise, stem_of
+from monai_d3gm.data.restoration.inputs import find_inputs
 from monai_d3gm.data.restoration.units import InputError, find_units
 
 VOLUME = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
@@ -184,6 +185,63 @@ def test_other_objects_of_a_study_are_no_inputs(tmp_path: Path) -> None:
     (unit,), (problem,) = find_units(tmp_path)
     assert unit.relative.parent.name == "mr" and problem.path == other
     assert problem.kind is None and problem.reason == "Modality is CT; accepted: MR."
+
+
+def test_a_tree_with_links_pipes_and_closed_folders_is_finished(tree: Path) -> None:
+    (tree / "self.nii").symlink_to("self.nii")
+    (tree / "one").symlink_to("two")
+    (tree / "two").symlink_to("one")
+    os.mkfifo(tree / "pipe.nii")
+    (tree / "to_pipe").symlink_to("pipe.nii")
+    units, problems = find_units(tree)
+    assert [unit.relative.as_posix() for unit in units] == ["B/w", "a/b/x.dat", "a/y", "z"]
+    reasons = {p.path.name: (p.reason, p.failed) for p in problems}
+    assert reasons["self.nii"] == ("cannot be read: too many levels of symbolic links", True)
+    assert reasons["one"] == reasons["two"] == reasons["self.nii"]
+    assert reasons["pipe.nii"] == ("a pipe or a device; accepted: files", True)
+    assert reasons["to_pipe"] == ("a pipe or a device; accepted: files", False)
+    assert reasons["readme"] == ("not an input", False)
+    for alone in ("self.nii", "to_pipe"):
+        units, (problem,) = find_units(tree / alone)
+        assert not units and problem.failed
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nobody else's folder; root may read all, so the system's answer is put in its place."""
+    real = os.scandir
+
+    def closed(path: str) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    units, problems = find_units(tree)
+    assert [unit.relative.as_posix() for unit in units] == ["B/w", "a/y", "z"]
+    (problem,) = (p for p in problems if p.failed)
+    assert problem.path == tree / "a" / "b" and problem.reason == "the folder cannot be read: permission denied"
+
+
+def test_names_that_leave_no_room_for_results_are_refused(tree: Path) -> None:
+    for length in (239, 240):
+        (tree / f"{'n' * length}.nii").write_bytes(nifti())
+    units, problems = find_units(tree)
+    assert [len(unit.relative.name) for unit in units if unit.relative.name.startswith("n")] == [239]
+    (problem,) = (p for p in problems if p.failed)
+    assert problem.reason == "a name of 240 bytes leaves no room for those of its results; accepted: 239"
+
+
+def test_a_pair_is_one_unit(tree: Path) -> None:
+    for number in (1, 2):
+        nibabel.save(nibabel.Nifti1Pair(VOLUME, np.eye(4)), tree / f"pair{number}.img")
+    (tree / "pair2.img").unlink()
+    units, problems = find_units(tree)
+    (pair,) = (unit for unit in units if unit.relative.name == "pair1")
+    assert pair.files == (tree / "pair1.hdr", tree / "pair1.img")
+    assert [p.path.name for p in problems] == ["readme"]
+    (alone,), problems = find_units(tree / "pair1.img")
+    assert alone.files == pair.files and not problems
+    assert find_inputs(list(pair.files)) == [pair.files[0]] and find_inputs(pair.files[1]) == [pair.files[1]]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
