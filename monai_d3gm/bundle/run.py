@@ -17,8 +17,6 @@ from monai_d3gm.bundle.find import read_json
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
-    from monai_d3gm.data.formats.registry import Kind
-
 __all__ = ["accepted_kinds", "make_workflow", "prepare", "run_workflow"]
 
 
@@ -59,12 +57,13 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def accepted_kinds(root: Path, config: str) -> tuple[Kind, ...]:
-    """The kinds of input that a bundle's data set takes: all, where it does not say."""
-    from monai_d3gm.data.formats.registry import KINDS
+def accepted_kinds(root: Path, config: str) -> tuple[str, ...]:
+    """The names of the formats that a bundle's data set takes: all, where it does not say."""
+    from monai_d3gm.data.formats.base import Format
+    from monai_d3gm.data.formats.registry import names_of
 
     dataset = read_json(root / "configs" / config).get("dataset", {})
-    return tuple(getattr(pydoc.locate(dataset.get("_target_", "")), "kinds", KINDS))
+    return names_of(getattr(pydoc.locate(dataset.get("_target_", "")), "formats", Format))
 
 
 def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:

@@ -54,7 +54,6 @@ def diagnose(arguments: argparse.Namespace) -> int:
 
     from monai_d3gm.comparison.diagnosis import diagnose_process, draw_trajectories
     from monai_d3gm.files import OutputError, atomic_path, writable_folder
-    from monai_d3gm.handlers.panel import slice_view
     from monai_d3gm.networks.checkpoint import load_checkpoint
     from monai_d3gm.sde import PROCESSES, process_from_config
 
@@ -85,9 +84,10 @@ def diagnose(arguments: argparse.Namespace) -> int:
         for process in tqdm(processes, disable=not progress, desc="diagnosing", unit="process")
     ]
     dataset, shown = parsed("dataset"), len(pairs) // 2
-    view, aspect, _ = slice_view(dataset.volumes[dataset[shown]["volume"]])
+    source = dataset.volumes[dataset[shown]["volume"]]
+    view = source.format.view(source)
     methods = {_title(process.config()): (process, network, information) for process in processes}
-    figure = draw_trajectories(methods, pairs[shown], view=view, aspect=aspect)
+    figure = draw_trajectories(methods, pairs[shown], view=view.turn, aspect=view.aspect)
     FigureCanvasAgg(figure)
     with atomic_path(output / _OUTPUTS[1], overwrite=arguments.overwrite) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

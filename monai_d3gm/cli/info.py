@@ -39,7 +39,7 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def _facts(root: Path) -> dict[str, Any]:
-    from monai_d3gm.data.formats.registry import KINDS
+    from monai_d3gm.data.formats.base import FORMATS
     from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
     config = read_json(root / "configs" / _CONFIG)
@@ -51,7 +51,7 @@ def _facts(root: Path) -> dict[str, Any]:
         "name": metadata.get("name", ""),
         "version": metadata.get("version", ""),
         "intended_use": metadata.get("intended_use", ""),
-        "inputs": [KINDS[kind] for kind in accepted_kinds(root, _CONFIG)],
+        "inputs": [FORMATS[kind].title for kind in accepted_kinds(root, _CONFIG)],
         "defaults": {name: config[name] for name in _DEFAULTS if name in config},
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:.1f} MB",
         "sha256": weights_hash(weights),

@@ -56,7 +56,7 @@ def restore(arguments: argparse.Namespace) -> int:
         raise BundleError(f"OUTPUT is the folder INPUT, {source}: results would be taken for inputs; choose another.")
 
     from monai_d3gm.cli.results import ResultFolder
-    from monai_d3gm.data.formats.registry import KINDS
+    from monai_d3gm.data.formats.registry import titles
     from monai_d3gm.data.restoration.units import find_units
 
     base = source if source.is_dir() else source.parent
@@ -66,8 +66,7 @@ def restore(arguments: argparse.Namespace) -> int:
         units, problems = find_units(source, kinds, leave_out=output)
         failed = [problem for problem in problems if problem.failed]
         if not units and not failed:
-            accepted = ", ".join(KINDS[kind] for kind in kinds)
-            raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {accepted}.")
+            raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {titles(kinds)}.")
         results.check()
         origin = prepare(root, _CONFIG, settings, base)
     run = _Run(

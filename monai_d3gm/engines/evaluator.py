@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from monai_d3gm.baselines.l1_wavelet import l1_wavelet
-from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.prepare import kspace_consistency
 from monai_d3gm.inferers.restoration import RestorationInferer

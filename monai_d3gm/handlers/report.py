@@ -16,7 +16,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD
 from monai_d3gm.files import atomic_path, writable_folder
 from monai_d3gm.handlers.metrics import Figures, RestorationFigures, mean
@@ -179,8 +179,6 @@ class MetricsReport:
         if min(source.kept_band) < 1:
             rows, columns = source.kept_band
             remarks.append(f"interpolated: only {rows:.2f} x {columns:.2f} of the band (rows x columns) was kept")
-        if source.header is not None and len(frames := source.header.get_data_shape()) == 4 and frames[3] > 1:
-            remarks.append(f"4-D file: the first of {frames[3]} volumes was taken")
         if source.skipped:
             remarks.append(f"slices that are zero everywhere were skipped: {_numbers(source.skipped)}")
         others = sorted(set(range(source.shape[source.slice_axis])) - set(source.slices) - set(source.skipped))

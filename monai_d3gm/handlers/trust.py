@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.evaluator import RestorationEvents
 from monai_d3gm.networks.checkpoint import weights_hash

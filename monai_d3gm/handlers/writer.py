@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
-from numpy.typing import NDArray
 
+from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.formats.fastmri import write_submission
-from monai_d3gm.data.formats.images import write_image, write_map
-from monai_d3gm.data.formats.nifti import write_volume
-from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.formats.registry import output_format
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.evaluator import RestorationEvents
 from monai_d3gm.files import OutputError, writable_folder
@@ -25,8 +23,6 @@ __all__ = ["FORMATS", "VolumeWriter", "check_outputs"]
 
 FORMATS = ("same", "nifti")
 """In which format a restored volume can be written."""
-
-_LABELS = {"std": "standard deviation", "interval": "half-width of the interval"}
 
 
 def check_outputs(folder: Path, names: Sequence[str], overwrite: bool) -> None:
@@ -91,12 +87,11 @@ class VolumeWriter:
 
     def check(self, engine: Any) -> None:
         """Refuse to start where the results could not be written."""
-        from monai_d3gm.data.formats.dicom import check_identity
-
+        names: list[str] = []
         for source in engine.volumes:
-            if self._as_dicom(source):
-                check_identity(source.dicom)
-        names = [name for source in engine.volumes for name in self._names(source)]
+            output = output_format(source.format, self.format)
+            output.check(source)
+            names += [*output.outputs(source).values(), _panel(source), *self._submission(source)]
         check_outputs(self.folder, names, self.overwrite)
 
     def write(self, engine: Any) -> None:
@@ -104,62 +99,23 @@ class VolumeWriter:
         volume: RestoredVolume = engine.state.volume
         source = volume.source
         folder = writable_folder(self.folder)
-        if source.kind == "image":
-            self._write_photograph(folder, volume)
-            return
         half_width = getattr(engine.state, "uncertainty", CalibratedUncertainty()).half_width
         images = {"restored": volume.images[METHOD], "std": volume.std, "interval": half_width}
-        for kind, slices in images.items():
-            path = folder / self._name(source, kind)
+        output = output_format(source.format, self.format)
+        for what, name in output.outputs(source).items():
+            slices = images[what]
             if slices is None:
-                path.unlink(missing_ok=True)
-            elif self._as_dicom(source):
-                self._write_dicom(path, kind, volume.as_volume(slices), source)
+                (folder / name).unlink(missing_ok=True)
             else:
-                write_volume(path, volume.as_volume(slices), source.affine, source.header)
-        save_panel(folder / self._name(source, "panel"), volume, overwrite=self.overwrite)
-        if self._submits(source):
-            restored = np.moveaxis(volume.as_volume(volume.images[METHOD]), -1, 0)
-            write_submission(folder / f"{source.stem}.h5", restored, overwrite=self.overwrite)
+                output.write(folder / name, what, slices, source, provenance=self.provenance, overwrite=self.overwrite)
+        save_panel(folder / _panel(source), volume, overwrite=self.overwrite)
+        for name in self._submission(source):
+            restored = np.moveaxis(source.as_volume(volume.images[METHOD]), -1, 0)
+            write_submission(folder / name, restored, overwrite=self.overwrite)
 
-    def _write_photograph(self, folder: Path, volume: RestoredVolume) -> None:
-        source = volume.source
-        paths = {kind: folder / self._name(source, kind) for kind in ("restored", "std", "panel")}
-        if volume.std is None:
-            paths["std"].unlink(missing_ok=True)
-        else:
-            write_map(paths["std"], volume.std[0], overwrite=self.overwrite)
-        image = np.moveaxis(volume.images[METHOD][0], -1, 0)
-        write_image(paths["restored"], image, **source.attributes, overwrite=self.overwrite)
-        save_panel(paths["panel"], volume, overwrite=self.overwrite)
+    def _submission(self, source: InputVolume) -> list[str]:
+        return [f"{source.stem}.h5"] if self.save_h5 and source.measured_kspace else []
 
-    def _write_dicom(self, path: Path, kind: str, data: NDArray[np.float32], source: InputVolume) -> None:
-        from monai_d3gm.data.formats.dicom import write_parametric_map, write_series  # with the extra "dicom" alone
 
-        assert source.dicom is not None
-        options: dict[str, Any] = {"provenance": self.provenance, "overwrite": self.overwrite}
-        if kind == "restored":
-            write_series(path, data, source.affine, source.dicom, **options)
-        else:
-            write_parametric_map(path, data, source.affine, source.dicom, label=_LABELS[kind], **options)
-
-    def _as_dicom(self, source: InputVolume) -> bool:
-        return source.kind == "dicom" and self.format == "same"
-
-    def _submits(self, source: InputVolume) -> bool:
-        return self.save_h5 and source.kind == "kspace"
-
-    def _name(self, source: InputVolume, kind: str) -> str:
-        """The name of the file, or of the folder of a series, that holds this kind of image."""
-        suffix = {"restored": ".nii.gz", "std": ".nii.gz", "interval": ".nii.gz", "panel": ".png"}
-        if source.kind == "image":
-            tiff = source.path.suffix.lower() in (".tif", ".tiff")
-            suffix |= {"restored": ".tif" if tiff else ".png", "std": ".tif"}
-        elif self._as_dicom(source):
-            suffix |= {"restored": "", "std": ".dcm", "interval": ".dcm"}
-        return f"{source.stem}_{kind}{suffix[kind]}"
-
-    def _names(self, source: InputVolume) -> list[str]:
-        kinds = ("restored", "std", "panel") if source.kind == "image" else ("restored", "std", "interval", "panel")
-        names = [self._name(source, kind) for kind in kinds]
-        return names + ([f"{source.stem}.h5"] if self._submits(source) else [])
+def _panel(source: InputVolume) -> str:
+    return f"{source.stem}_panel.png"

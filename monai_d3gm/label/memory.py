@@ -7,23 +7,15 @@ written. The bytes per pixel and per voxel below are at least what was measured 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import pydicom
-from PIL import Image
 
-from monai_d3gm.data.formats.fastmri import open_kspace
-from monai_d3gm.data.formats.ismrmrd import open_ismrmrd
-from monai_d3gm.data.formats.registry import kind_of
+from monai_d3gm.data.formats.base import Extent
 
-__all__ = ["Extent", "estimate_bytes", "physical_memory", "read_extent"]
+__all__ = ["estimate_bytes", "physical_memory"]
 
 _BASE = 128 << 20
 """Bytes of a network, its workflow and the allocator's slack."""
@@ -31,56 +23,6 @@ _PIXEL = 1024
 """Bytes of a batch for each pixel that goes through the network."""
 _COIL = 512
 """Bytes of a batch for each pixel of each coil."""
-_VOXEL = 64
-"""Bytes for each voxel that is read, and for each that is written."""
-_PHOTOGRAPH = 160
-"""Bytes for each pixel of a photograph."""
-
-
-@dataclass(frozen=True)
-class Extent:
-    """The size of an input.
-
-    Attributes:
-        shape: rows, columns and slices.
-        coils: of k-space.
-        photograph: whether it is one.
-    """
-
-    shape: tuple[int, int, int]
-    coils: int = 1
-    photograph: bool = False
-
-
-def read_extent(path: str | os.PathLike[str]) -> Extent:
-    """The size of an input, from its header.
-
-    Raises:
-        ValueError: it is no input, or its header cannot be read.
-
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> read_extent(bundled_epi_path()).shape
-    (128, 96, 24)
-    """
-    path = Path(path)
-    kind = kind_of(path)
-    if kind in ("fastmri", "ismrmrd"):
-        file = open_kspace(path) if kind == "fastmri" else open_ismrmrd(path)
-        return Extent((*file.shape, file.num_slices), max(1, file.coils))
-    try:
-        if kind == "nifti":
-            volume: Any = nibabel.load(path)
-            shape = (*volume.shape, 1, 1, 1)
-            return Extent((shape[0], shape[1], shape[2]))
-        if kind == "dicom":
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            return Extent((int(header.Rows), int(header.Columns), int(header.get("NumberOfFrames", 1))))
-        if kind == "image":
-            with Image.open(path) as image:
-                return Extent((image.height, image.width, 1), photograph=True)
-    except Exception as error:  # the libraries raise many kinds for a damaged file
-        raise ValueError(f"{path}: the header cannot be read: {' '.join(str(error).split())}") from error
-    raise ValueError(f"{path}: not an input.")
 
 
 def estimate_bytes(extent: Extent, settings: Mapping[str, Any]) -> int:
@@ -96,7 +38,7 @@ def estimate_bytes(extent: Extent, settings: Mapping[str, Any]) -> int:
     """
     rows, columns, slices = extent.shape
     factor = int(settings.get("factor") or 1)
-    read = math.prod(extent.shape)
+    read = extent.voxels
     if settings.get("plane") == "through":
         image, count, written = rows * slices * factor, columns, read * factor
     else:
@@ -105,7 +47,7 @@ def estimate_bytes(extent: Extent, settings: Mapping[str, Any]) -> int:
     roi = settings.get("roi_size")
     tile = image * batch if roi is None else int(np.prod(np.broadcast_to(roi, 2)))
     coils = max(extent.coils, int(settings.get("coils") or 1))
-    volume = _PHOTOGRAPH * image if extent.photograph else _VOXEL * (read + written)
+    volume = extent.voxel_bytes * (read + written)
     return _BASE + _PIXEL * min(tile, image * batch) + _COIL * coils * image * batch + volume
 
 

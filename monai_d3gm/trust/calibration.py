@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import foreground_mask
@@ -298,7 +298,7 @@ def _condition_of(
 ) -> tuple[CalibrationCondition | None, list[str]]:
     """The condition that holds for an input, and what to warn of; measured data may be held to simulated ones."""
     known = parameters_of_input(source, parameters)
-    if source.kind == "kspace" and isinstance(measured := source.attributes.get("acceleration"), float):
+    if source.measured_kspace and isinstance(measured := source.attributes.get("acceleration"), float):
         stated = [float(c.parameters["acceleration"]) for c in calibration.conditions if "acceleration" in c.parameters]
         nearest = min(stated, key=lambda value: abs(value - measured), default=measured)
         known["acceleration"] = nearest if abs(measured / nearest - 1) <= SAME_ACCELERATION else measured
@@ -315,7 +315,7 @@ def parameters_of_input(source: InputVolume, parameters: Mapping[str, Any]) -> d
     known = {**parameters, "simulated": source.simulated}
     if "coils" in parameters:
         known["coils"] = max(1, source.coils)
-    if source.kind == "kspace" and (not source.has_truth or "acceleration" in source.attributes):
+    if source.measured_kspace and (not source.has_truth or "acceleration" in source.attributes):
         known["acceleration"] = source.attributes.get("acceleration", "unknown")
     return known
 

@@ -153,7 +153,7 @@ def test_volumes_of_different_shapes_come_whole_and_in_order(tmp_path: Path, net
     for volume, shape in zip(volumes, shapes, strict=True):
         assert set(volume.images) == {"zero-filled", "D3GM"}
         assert volume.images["D3GM"].shape == shape
-        assert volume.as_volume(volume.images["D3GM"]).shape == (*shape[1:], shape[0])
+        assert volume.source.as_volume(volume.images["D3GM"]).shape == (*shape[1:], shape[0])
 
 
 def test_exchanged_axes_are_exchanged_back(tmp_path: Path, network: ConditionalNAFNet) -> None:
@@ -170,7 +170,7 @@ def test_exchanged_axes_are_exchanged_back(tmp_path: Path, network: ConditionalN
 def test_slices_that_were_not_asked_for_are_zero_in_the_volume(tmp_path: Path, network: ConditionalNAFNet) -> None:
     write_nifti(tmp_path / "a.nii", magnitude(40, 36, 5))
     volume = run(evaluator(KspaceSliceDataset(tmp_path, acceleration=2, slices=2), network, baseline=False))[0]
-    whole = volume.as_volume(volume.images["D3GM"])
+    whole = volume.source.as_volume(volume.images["D3GM"])
     assert [s for s in range(5) if whole[:, :, s].any()] == list(volume.source.slices) == [1, 3]
 
 

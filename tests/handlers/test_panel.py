@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from monai_d3gm.data import InputVolume
+from monai_d3gm.data.formats.base import FORMATS
 from monai_d3gm.data.restoration.restored import RestoredVolume
-from monai_d3gm.handlers.panel import save_panel, slice_view
+from monai_d3gm.handlers.panel import save_panel
 
 
-def source(affine: np.ndarray, kind: Any = "nifti", shape: tuple[int, int, int] = (24, 16, 1)) -> InputVolume:
+def source(affine: np.ndarray, name: str = "nifti", shape: tuple[int, int, int] = (24, 16, 1)) -> InputVolume:
     return InputVolume(
         path=Path("a.nii"),
         stem="a",
-        kind=kind,
+        format=FORMATS[name],
         shape=shape,
         slices=(0,),
         skipped=(),
         affine=affine,
-        header=None,
-        simulated=kind == "nifti",
+        simulated=name == "nifti",
         coils=1,
         has_truth=True,
         kept_band=(1.0, 1.0),
@@ -59,28 +58,30 @@ def test_the_patients_right_or_front_is_at_the_left_and_the_front_or_head_on_top
 ) -> None:
     """The voxel furthest to the right (or front) and to the front (or head) must be drawn in the upper left corner."""
     image = np.arange(24 * 16, dtype=np.float32).reshape(24, 16)
-    view, drawn_aspect, sides = slice_view(source(affine))
-    drawn = view(image)
+    volume = source(affine)
+    view = volume.format.view(volume)
+    drawn = view.turn(image)
     assert drawn[0, 0] == image[corner]
     horizontal_first = np.argmax(np.abs(affine[:3, 0])) < np.argmax(np.abs(affine[:3, 1]))
     assert drawn.shape == ((16, 24) if horizontal_first else (24, 16))
-    assert drawn_aspect == pytest.approx(aspect)
-    assert "".join(sides[side] for side in ("left", "right", "top", "bottom")) == letters
+    assert view.aspect == pytest.approx(aspect)
+    assert "".join(view.letters[side] for side in ("left", "right", "top", "bottom")) == letters
 
 
 def test_slices_along_the_second_axis_show_the_other_two() -> None:
     """(x, z) planes: the patient's right at the left, the head on top, 4 mm over 2 mm."""
     image = np.arange(24 * 8, dtype=np.float32).reshape(24, 8)
     through = replace(source(np.diag([2.0, 3.0, 4.0, 1.0]), shape=(24, 1, 8)), slice_axis=1)
-    view, aspect, sides = slice_view(through)
-    assert view(image).shape == (8, 24) and view(image)[0, 0] == image[-1, -1]
-    assert aspect == 2 and "".join(sides[side] for side in ("left", "right", "top", "bottom")) == "RLSI"
+    view = through.format.view(through)
+    assert view.turn(image).shape == (8, 24) and view.turn(image)[0, 0] == image[-1, -1]
+    assert view.aspect == 2 and "".join(view.letters[side] for side in ("left", "right", "top", "bottom")) == "RLSI"
 
 
 def test_kspace_files_are_drawn_as_they_are_stored() -> None:
     image = np.arange(24 * 16, dtype=np.float32).reshape(24, 16)
-    view, aspect, sides = slice_view(source(np.diag([2.0, 1.0, 3.0, 1.0]), "kspace"))
-    assert np.array_equal(view(image), image) and aspect == 2 and sides == {}
+    volume = source(np.diag([2.0, 1.0, 3.0, 1.0]), "fastmri")
+    view = volume.format.view(volume)
+    assert np.array_equal(view.turn(image), image) and view.aspect == 2 and view.letters == {}
 
 
 def test_images_share_one_grey_scale(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_images_share_one_grey_scale(tmp_path: Path) -> None:
     truth = np.full((1, 24, 16), 8.0, dtype=np.float32)
     truth[0, :4] = 0
     images = {"zero-filled": truth / 4, "D3GM": truth / 2}
-    volume = RestoredVolume(source(np.diag([1.0, 1.0, 1.0, 1.0]), "kspace"), images, 0 * truth + 1, truth)
+    volume = RestoredVolume(source(np.diag([1.0, 1.0, 1.0, 1.0]), "fastmri"), images, 0 * truth + 1, truth)
     save_panel(tmp_path / "a.png", volume)
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"), dtype=int)
     line = picture[int(0.6 * len(picture))]  # through the middle of all parts

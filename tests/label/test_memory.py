@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from small_bundle import BUNDLES, full_kspace, magnitude, write_nifti
 
+from monai_d3gm.data.formats.base import Extent
 from monai_d3gm.data.formats.fastmri import write_kspace
-from monai_d3gm.label.memory import Extent, estimate_bytes, read_extent
+from monai_d3gm.data.formats.registry import read_extent
+from monai_d3gm.label.memory import estimate_bytes
 
 MEASURE = """
 import re, sys
@@ -61,7 +63,7 @@ def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
     write_kspace(tmp_path / "k.h5", np.ones((2, 4, 8, 6), np.complex64), recon_size=(8, 6))
     assert read_extent(tmp_path / "k.h5") == Extent((8, 6, 2), coils=4)
     Image.new("RGB", (9, 7)).save(tmp_path / "p.png")
-    assert read_extent(tmp_path / "p.png") == Extent((7, 9, 1), photograph=True)
+    assert read_extent(tmp_path / "p.png") == Extent((7, 9, 1), voxel_bytes=80)
 
 
 def test_a_header_is_believed_before_anything_is_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from small_bundle import save_untrained
 
 from monai_d3gm.data import InputVolume
+from monai_d3gm.data.formats.base import FORMATS
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.handlers.trust import CollectCalibration, TrustCheck
 from monai_d3gm.metrics import evaluate_images, foreground_mask
@@ -30,8 +31,13 @@ WEIGHTS = "f" * 64
 
 
 def source(stem: str = "sub-01_T1w", **changes: Any) -> InputVolume:
-    values: dict[str, Any] = {"path": Path(f"{stem}.nii.gz"), "stem": stem, "kind": "nifti", "shape": (64, 64, 2)}
-    values |= {"slices": (0, 1), "skipped": (), "affine": np.diag([1.0, 2.0, 3.0, 1.0]), "header": None, "coils": 1}
+    values: dict[str, Any] = {
+        "path": Path(f"{stem}.nii.gz"),
+        "stem": stem,
+        "format": FORMATS["nifti"],
+        "shape": (64, 64, 2),
+    }
+    values |= {"slices": (0, 1), "skipped": (), "affine": np.diag([1.0, 2.0, 3.0, 1.0]), "coils": 1}
     values |= {"simulated": True, "has_truth": True, "kept_band": (1.0, 1.0)}
     return InputVolume(**(values | changes))
 
@@ -50,6 +56,7 @@ def engine(*volumes: RestoredVolume, num_samples: int = 4) -> Any:
     return SimpleNamespace(
         volumes=[volume.source for volume in volumes],
         restore=SimpleNamespace(num_samples=num_samples),
+        error_map=None,
         state=SimpleNamespace(volume=volumes[0]),
     )
 
@@ -168,7 +175,7 @@ def test_a_single_sample_has_no_interval(calibration: Calibration) -> None:
 
 def test_measured_data_are_held_to_what_they_are(calibration: Calibration) -> None:
     """k-space that was undersampled by the scanner has an acceleration of its own; so has data of several coils."""
-    measured = {"kind": "kspace", "simulated": False}
+    measured = {"format": FORMATS["fastmri"], "simulated": False}
     found = calibrated(restored(**measured), calibration, WEIGHTS, PARAMETERS)
     assert found.half_width is not None and "measured data is not known" in found.warnings[0]
     for changes, words in (

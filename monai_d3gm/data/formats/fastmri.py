@@ -24,7 +24,11 @@ from fastmri.data.transforms import center_crop
 from numpy.typing import ArrayLike, NDArray
 
 from monai_d3gm.consistency.fourier import ifft2c
+from monai_d3gm.data.formats.base import Extent, KspaceFormat, Source
 from monai_d3gm.files import atomic_path
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of an HDF5 file."""
 
 RECONSTRUCTIONS = {1: "reconstruction_esc", 2: "reconstruction_rss"}
 """Name of the reference image for one coil and for several."""
@@ -559,3 +563,31 @@ def write_submission(path: str | os.PathLike[str], volume: ArrayLike, *, overwri
     with atomic_path(path, overwrite=overwrite) as temporary:
         with h5py.File(temporary, "w") as file:
             file["reconstruction"] = data
+
+
+class FastMri(KspaceFormat):
+    """fastMRI's HDF5 files: k-space in the dataset ``kspace``."""
+
+    name = "fastmri"
+    title = "fastMRI k-space"
+    suffixes = (".h5", ".hdf5")
+
+    def recognise(self, path: Path, start: bytes) -> bool:
+        """HDF5 with ``kspace``, or HDF5 that cannot be opened: the reader says what is wrong with it."""
+        if not start.startswith(HDF5):
+            return False
+        try:
+            with h5py.File(path, "r") as file:
+                return "kspace" in file
+        except (OSError, RuntimeError, KeyError):
+            return True
+
+    def extent(self, path: Path) -> Extent:
+        """The shape of ``kspace``."""
+        with h5py.File(path, "r") as file:
+            shape = stored_dataset(path, file, "kspace").shape
+        return Extent((shape[-2], shape[-1], shape[0]), shape[1] if len(shape) == 4 else 1)
+
+    def open(self, source: Source) -> KspaceFile:
+        """`open_kspace`."""
+        return open_kspace(source.path)

@@ -22,7 +22,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from monai_d3gm.data.formats.base import Extent, ImageFormat, InputVolume
 from monai_d3gm.files import TooLargeError, atomic_path, check_memory
 
 __all__ = ["SUFFIXES", "ImageFileError", "Photograph", "read_image", "write_image", "write_map"]
@@ -42,6 +43,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MIN_SIDE = 16
 """The smallest width and height that is read."""
 
+_PIXEL_BYTES = 80
+"""Memory that a pixel takes when it is read, and again when it is written: measured, and rounded up."""
+
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _DEEP_GREY = ("I;16", "I;16B", "I;16L")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", *_DEEP_GREY)
@@ -334,3 +339,45 @@ def _write_deep_png(path: Path, values: NDArray[np.uint16], icc_profile: bytes |
             above = rows[-1:]
             file.write(chunk(b"IDAT", compress.compress(np.insert(filtered, 0, 2, axis=1).tobytes())))
         file.write(chunk(b"IDAT", compress.flush()) + chunk(b"IEND", b""))
+
+
+class Images(ImageFormat):
+    """Photographs as PNG, JPEG or TIFF. A TIFF's result is a TIFF, any other's a PNG, of as many bits."""
+
+    name = "image"
+    title = "PNG, JPEG or TIFF"
+    suffixes = SUFFIXES
+
+    def recognise(self, path: Path, start: bytes) -> bool:
+        """By the magic of PNG, JPEG, TIFF or BigTIFF."""
+        return start.startswith(_MAGIC)
+
+    def extent(self, path: Path) -> Extent:
+        """Width and height as the header has them."""
+        with Image.open(path) as image:
+            return Extent((image.height, image.width, 1), voxel_bytes=_PIXEL_BYTES)
+
+    def read(self, path: Path) -> Photograph:
+        """`read_image`."""
+        return read_image(path)
+
+    def outputs(self, volume: InputVolume) -> Mapping[str, str]:
+        """The photograph, and its standard deviation as a TIFF of float32."""
+        suffix = ".tif" if volume.path.suffix.lower() in (".tif", ".tiff") else ".png"
+        return {"restored": f"{volume.stem}_restored{suffix}", "std": f"{volume.stem}_std.tif"}
+
+    def write(
+        self,
+        path: Path,
+        what: str,
+        slices: NDArray[np.float32],
+        volume: InputVolume,
+        *,
+        provenance: Mapping[str, str],
+        overwrite: bool,
+    ) -> None:
+        """`write_image` with the bits and the profile of the input, or `write_map`."""
+        if what == "restored":
+            write_image(path, np.moveaxis(slices[0], -1, 0), **volume.attributes, overwrite=overwrite)
+        else:
+            write_map(path, slices[0], overwrite=overwrite)

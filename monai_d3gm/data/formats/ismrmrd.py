@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 
 from monai_d3gm.consistency.fourier import ifft1c
-from monai_d3gm.data.formats.fastmri import EncodingHeader, KspaceFileError, is_complete, one_line, stored_dataset
+from monai_d3gm.data.formats.base import Extent, KspaceFormat, Source
+from monai_d3gm.data.formats.fastmri import HDF5, EncodingHeader, KspaceFileError, is_complete, one_line, stored_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -578,3 +579,24 @@ def _whiten_from(
         return _whitening(samples), None
     except np.linalg.LinAlgError:
         return None, "the noise scans do not tell the noise of every coil; the coils are not decorrelated"
+
+
+class Ismrmrd(KspaceFormat):
+    """ISMRMRD raw data."""
+
+    name = "ismrmrd"
+    title = "ISMRMRD raw data"
+    suffixes = (".mrd",)
+
+    def recognise(self, path: Path, start: bytes) -> bool:
+        """`is_ismrmrd`."""
+        return start.startswith(HDF5) and is_ismrmrd(path)
+
+    def extent(self, path: Path) -> Extent:
+        """From the headers of the file and of its acquisitions."""
+        file = open_ismrmrd(path)
+        return Extent((*file.shape, file.num_slices), max(1, file.coils))
+
+    def open(self, source: Source) -> IsmrmrdFile:
+        """`open_ismrmrd`."""
+        return open_ismrmrd(source.path)

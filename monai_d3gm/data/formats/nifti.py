@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import re
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,11 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling, array_from_file
 from numpy.typing import NDArray
 
+from monai_d3gm.data.formats.base import Extent, InputVolume, MagnitudeVolume, Source, VolumeFormat
 from monai_d3gm.files import TooLargeError, atomic_path, check_memory
+
+_HEADER = 352
+"""Bytes that tell a NIfTI file."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +53,6 @@ class Volume:
     affine: NDArray[np.float64]
     header: nibabel.Nifti1Header
     warnings: tuple[str, ...] = ()
-
-
-def bundled_epi_path() -> Path:
-    """Return the T2*-weighted EPI brain volume in nibabel's wheel: 128x96x24 voxels, two time points.
-
-    >>> bundled_epi_path().name
-    'example4d.nii.gz'
-    """
-    return Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
 
 def is_nifti(header: bytes) -> bool:
@@ -118,6 +115,7 @@ def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volum
             negative values only, or is zero everywhere.
         TooLargeError: it would take more memory than is allowed.
 
+    >>> from monai_d3gm.data import bundled_epi_path
     >>> read_magnitude(bundled_epi_path()).data.shape
     (128, 96, 24)
     """
@@ -291,3 +289,68 @@ def write_volume(
         image.set_sform(affine, code=sform)
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
+
+
+class Nifti(VolumeFormat):
+    """NIfTI: ``.nii`` and ``.nii.gz``."""
+
+    name = "nifti"
+    title = "NIfTI"
+    suffixes = (".nii.gz", ".nii")
+    shared_suffixes = (".hdr.gz", ".hdr", ".img.gz", ".img")
+
+    def recognise(self, path: Path, start: bytes) -> bool:
+        """By the magic of NIfTI-1 or NIfTI-2, behind gzip or not; the voxels of a pair by their header."""
+        return is_nifti(_inflate(start) if start.startswith(_GZIP) else start) or files_of(path)[0] != path
+
+    def files_of(self, path: Path) -> tuple[Path, ...]:
+        """`files_of`: of a pair the header and the voxels."""
+        return files_of(path)
+
+    def extent(self, path: Path) -> Extent:
+        """The first three axes; the others are volumes of which one is taken."""
+        shape = _read_header(path, files_of(path)[0]).get_data_shape()
+        rows, columns, slices = (*map(int, shape), 1, 1, 1)[:3]
+        return Extent((rows, columns, slices))
+
+    def read(self, source: Source, frame: int | None = None) -> MagnitudeVolume:
+        """`read_magnitude`; a file of several volumes is refused unless one is chosen."""
+        volume = read_magnitude(source.path, frame or 0)
+        shape = volume.header.get_data_shape()
+        frames = shape[3] if len(shape) == 4 else 1
+        if frames > 1 and frame is None:
+            raise VolumeFileError(
+                f"{source.path}: 4-D file with {frames} volumes; choose one: frame, 0 to {frames - 1}."
+            )
+        header = volume.header.copy()
+        header.set_data_shape(volume.data.shape)
+        notes = volume.warnings
+        if frames > 1:
+            notes += (f"4-D file: volume {frame} of {frames} was taken, counted from 0",)
+        return MagnitudeVolume(volume.data, volume.affine, original=header, warnings=notes)
+
+    def outputs(self, volume: InputVolume) -> Mapping[str, str]:
+        """Volumes, all float32."""
+        return {what: f"{volume.stem}_{what}.nii.gz" for what in ("restored", "std", "interval")}
+
+    def write(
+        self,
+        path: Path,
+        what: str,
+        slices: NDArray[np.float32],
+        volume: InputVolume,
+        *,
+        provenance: Mapping[str, str],
+        overwrite: bool,
+    ) -> None:
+        """`write_volume` with the input's header where it is NIfTI too."""
+        header = volume.original if isinstance(volume.original, nibabel.Nifti1Header) else None
+        write_volume(path, volume.as_volume(slices), volume.affine, header)
+
+
+def _inflate(start: bytes) -> bytes:
+    """The first bytes of what a gzip file holds, as far as it goes."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, _HEADER)
+    except zlib.error:
+        return b""

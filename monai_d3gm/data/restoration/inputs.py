@@ -1,68 +1,26 @@
-"""Inputs to restore: which files and slices are taken, and what a writer of the restored volume needs to know."""
+"""Inputs to restore: which files and slices are taken."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
-import nibabel
-import numpy as np
-from numpy.typing import NDArray
+from monai_d3gm.data.formats.base import FORMATS, Format, Source, stem_of
+from monai_d3gm.data.formats.registry import format_of, titles
 
-from monai_d3gm.data.formats.nifti import files_of
-from monai_d3gm.data.formats.registry import KINDS, Kind, kind_of, stem_of
+__all__ = ["InputError", "check_slices", "find_inputs", "find_sources", "spread"]
 
-if TYPE_CHECKING:
-    from monai_d3gm.data.formats.dicom import DicomVolume
+logger = logging.getLogger(__name__)
 
-__all__ = ["InputVolume", "check_slices", "find_inputs", "spread"]
+Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A file, a folder, or several of them."""
 
 
-@dataclass(frozen=True)
-class InputVolume:
-    """One input file and what a writer of its restored volume needs.
-
-    Attributes:
-        path: the file.
-        stem: its name without suffixes; the first part of each slice's key.
-        kind: what the file is, and so in which format its restored volume is written.
-        shape: rows, columns and slices of the volume to write, in the orientation of the file.
-        slices: numbers of the slices that are restored.
-        skipped: numbers of the slices of a magnitude volume that are zero everywhere.
-        affine: (4, 4), from voxels of the volume to write to world in mm; spacing only for fastMRI files.
-        header: the NIfTI header, or None.
-        simulated: True where k-space is simulated.
-        coils: number of coils; 0 where there is no k-space.
-        has_truth: a reference image is known.
-        kept_band: share of the band kept along rows and columns; below 1 where the input was interpolated.
-        attributes: attributes of a fastMRI file.
-        slice_axis: axis of the volume to write along which its slices lie.
-        origin: what the data are, for the report.
-        warnings: what a reader of the result must know.
-        dicom: the series that the volume was read from, or None.
-    """
-
-    path: Path
-    stem: str
-    kind: Literal["kspace", "nifti", "dicom", "image"]
-    shape: tuple[int, int, int]
-    slices: tuple[int, ...]
-    skipped: tuple[int, ...]
-    affine: NDArray[np.float64]
-    header: nibabel.Nifti1Header | None
-    simulated: bool
-    coils: int
-    has_truth: bool
-    kept_band: tuple[float, float]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    slice_axis: int = 2
-    origin: str = ""
-    warnings: tuple[str, ...] = ()
-    dicom: DicomVolume | None = None
+class InputError(ValueError):
+    """There is nothing to restore at a path; the message names it."""
 
 
 _CENTRAL = re.compile(r"central:([1-9]\d*)")
@@ -95,40 +53,93 @@ def spread(count: int, wanted: str | int) -> list[int]:
     return [int((i + 0.5) * count / number) for i in range(number)]
 
 
-def find_inputs(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], kinds: Sequence[Kind] = tuple(KINDS)
-) -> list[Path]:
-    """Return the input files: those given, and of each folder given its files of some kinds, by name.
+def find_inputs(inputs: Inputs, formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:
+    """Return the input files: those given, and of each folder given its files of some formats, by name.
 
     The content decides, and where it says nothing the suffix.
 
-    Raises:
-        ValueError: a path does not exist, a folder has no such file, or two files share a name without suffix.
+    Args:
+        inputs: files and folders.
+        formats: names of the formats that are accepted.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> len(find_inputs(bundled_epi_path()))
-    1
+    Raises:
+        InputError: a path does not exist, a folder has no such file, or two files share a name without suffix.
+
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> len(find_inputs(bundled_epi_path()))
+        1
     """
     files: list[Path] = []
     for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         path = Path(entry)
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            found = [p for p in found if kind_of(p) in kinds]
+            found = [p for p in found if (format := format_of(p)) is not None and format.name in formats]
             if not found:
-                accepted = ", ".join(KINDS[kind] for kind in kinds)
-                raise ValueError(f"{path}: the folder has no input; accepted: {accepted}.")
+                raise InputError(f"{path}: the folder has no input; accepted: {titles(formats)}.")
             files += found
         elif path.is_file():
             files.append(path)
         else:
-            raise ValueError(f"{path}: no such file or folder.")
-    files = [path for path in files if files_of(path)[0] == path or files_of(path)[0] not in files]  # halves of a pair
+            raise InputError(f"{path}: no such file or folder.")
     if not files:
-        raise ValueError("inputs is empty; accepted: files or folders.")
-    seen: dict[str, Path] = {}
-    for path in files:
-        other = seen.setdefault(stem_of(path), path)
-        if other is not path:
-            raise ValueError(f"{path} and {other} would be written to the same output; rename one.")
+        raise InputError("inputs is empty; accepted: files or folders.")
+    files = list(dict.fromkeys(_first(path) for path in files))
+    _refuse_equal([(stem_of(path), path) for path in files])
     return files
+
+
+def find_sources(inputs: Inputs, formats: Sequence[str]) -> list[tuple[Format, Source]]:
+    """Return what can be read among input files, each with its format: files, and volumes of series.
+
+    A file that is in no source is named in the log.
+
+    Args:
+        inputs: as in `find_inputs`.
+        formats: names of the formats that are accepted.
+
+    Raises:
+        InputError: as `find_inputs` does; a file has another format, or nothing can be read.
+
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> [(format.name, source.name) for format, source in find_sources(bundled_epi_path(), ("nifti",))]
+        [('nifti', 'example4d')]
+    """
+    by_format: dict[str, list[Path]] = {}
+    for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
+        for path in find_inputs(entry, formats):
+            format = format_of(path)
+            if format is None or format.name not in formats:
+                title = "not an input" if format is None else format.title
+                raise InputError(f"{path}: {title}; accepted: {titles(formats)}.")
+            by_format.setdefault(format.name, []).append(path)
+    sources: list[tuple[Format, Source]] = []
+    problems = []
+    for name, paths in by_format.items():
+        found, refused = FORMATS[name].find(list(dict.fromkeys(paths)))
+        sources += [(FORMATS[name], source) for source in found]
+        problems += refused
+    for problem in problems:
+        logger.warning("%s: not used: %s", problem.path, problem.reason)
+    if not sources:
+        raise InputError(
+            f"{problems[0].path}: {problems[0].reason}" if problems else "inputs is empty; accepted: files or folders."
+        )
+    _refuse_equal([(source.name, source.path) for _, source in sources])
+    return sources
+
+
+def _first(path: Path) -> Path:
+    """The file that stands for those that belong together."""
+    format = format_of(path)
+    return path if format is None else format.files_of(path)[0]
+
+
+def _refuse_equal(names: Sequence[tuple[str, Path]]) -> None:
+    """Refuse two inputs whose results would have one name."""
+    seen: dict[str, Path] = {}
+    for name, path in names:
+        if seen.setdefault(name, path) is not path:
+            raise InputError(f"{path} and {seen[name]} would be written to the same output; rename one.")

@@ -21,11 +21,11 @@ from torch.utils.data import Dataset
 
 from monai_d3gm.consistency.coils import espirit_maps
 from monai_d3gm.consistency.fourier import ifft2c
-from monai_d3gm.data.formats.fastmri import KspaceFile, KspaceFileError, acceleration_of, open_kspace
-from monai_d3gm.data.formats.ismrmrd import IsmrmrdFile, open_ismrmrd
-from monai_d3gm.data.formats.nifti import VolumeFileError, read_magnitude
-from monai_d3gm.data.formats.registry import Kind, kind_of, stem_of
-from monai_d3gm.data.restoration.inputs import InputVolume, check_slices, find_inputs, spread
+from monai_d3gm.data.formats.base import InputVolume, KspaceFormat, KspaceReader, MagnitudeVolume, VolumeFormat
+from monai_d3gm.data.formats.fastmri import KspaceFileError, acceleration_of
+from monai_d3gm.data.formats.nifti import Nifti, VolumeFileError
+from monai_d3gm.data.formats.registry import names_of
+from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
 from monai_d3gm.transforms.kspace import (
     CartesianMaskd,
     CropReadoutd,
@@ -49,11 +49,10 @@ logger = logging.getLogger(__name__)
 AXES = ("phase", "frequency")
 """The axis that is undersampled: the columns as they are stored (phase encoding), or the rows (readout)."""
 
-KSPACE_KINDS: tuple[Kind, ...] = ("fastmri", "ismrmrd", "nifti")
-"""What k-space is read or simulated from."""
+_SIMULATED = "k-space was simulated from magnitude images; this is not the reconstruction of a scan"
 
 
-def _lacks_rows(file: KspaceFile | IsmrmrdFile) -> bool:
+def _lacks_rows(file: KspaceReader) -> bool:
     """Whether whole rows were not sampled, so that the readout lies along the columns."""
     return file.mask is not None and file.mask.shape == (file.shape[0], 1)
 
@@ -105,7 +104,8 @@ class KspaceSliceDataset(Dataset):
     (2, 'example4d:6', torch.Size([2, 128, 96]))
     """
 
-    kinds = KSPACE_KINDS
+    formats = (KspaceFormat, Nifti)
+    """What k-space is read or simulated from."""
 
     def __init__(
         self,
@@ -139,17 +139,16 @@ class KspaceSliceDataset(Dataset):
             "seed": seed,
         }
         self._coils = coils
-        self._loaded: tuple[Path, NDArray[np.float32]] | None = None
-        self._files: dict[int, KspaceFile | IsmrmrdFile] = {}
+        self._loaded: tuple[int, NDArray[np.float32]] | None = None
+        self._files: dict[int, KspaceReader] = {}
+        self._sources = find_sources(inputs, names_of(self.formats))
         self.volumes: list[InputVolume] = []
-        for path in find_inputs(inputs, KSPACE_KINDS):
-            kind = kind_of(path)
-            if kind in ("fastmri", "ismrmrd"):
-                file = open_ismrmrd(path) if kind == "ismrmrd" else open_kspace(path)
-                self._files[len(self.volumes)] = file
-                self.volumes.append(self._describe_kspace(file))
+        for number, (format, source) in enumerate(self._sources):
+            if isinstance(format, KspaceFormat):
+                self._files[number] = format.open(source)
+                self.volumes.append(self._describe_kspace(number))
             else:
-                self.volumes.append(self._describe_nifti(path))
+                self.volumes.append(self._describe_magnitude(number))
         self._index = [(v, s) for v, volume in enumerate(self.volumes) for s in volume.slices]
 
     def __len__(self) -> int:
@@ -168,9 +167,9 @@ class KspaceSliceDataset(Dataset):
             "transposed": self.transposed,
         }
         try:
-            if volume.kind == "nifti":
-                return self._simulated(item, volume)
-            return self._measured(item, self._files[number])
+            if number in self._files:
+                return self._measured(item, self._files[number])
+            return self._simulated(item, self._magnitude(number))
         except (KspaceFileError, VolumeFileError):
             raise
         except ValueError as error:
@@ -189,7 +188,9 @@ class KspaceSliceDataset(Dataset):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def _describe_kspace(self, file: KspaceFile | IsmrmrdFile) -> InputVolume:
+    def _describe_kspace(self, number: int) -> InputVolume:
+        format, source = self._sources[number]
+        file = self._files[number]
         origin, attributes = "undersampled here", dict(file.attributes)
         attributes.pop("acceleration", None)  # only a mask tells it
         if file.mask is None:
@@ -204,13 +205,12 @@ class KspaceSliceDataset(Dataset):
         used = [number for number in range(file.num_slices) if number not in file.empty]
         return InputVolume(
             path=file.path,
-            stem=stem_of(file.path),
-            kind="kspace",
+            stem=source.name,
+            format=format,
             shape=(*file.crop, file.num_slices),
             slices=tuple(used[i] for i in spread(len(used), self._wanted)),
             skipped=file.empty,
             affine=file.affine,
-            header=None,
             simulated=False,
             coils=max(1, file.coils),
             has_truth=file.mask is None or file.reconstruction is not None,
@@ -220,45 +220,49 @@ class KspaceSliceDataset(Dataset):
             warnings=file.warnings,
         )
 
-    def _describe_nifti(self, path: Path) -> InputVolume:
-        source = read_magnitude(path)
-        data, kept, affine = crop_to_acquired_band(source.data, (0, 1), source.affine)
+    def _read(self, number: int) -> MagnitudeVolume:
+        """The volume as it is in the file; of several the first."""
+        format, source = self._sources[number]
+        assert isinstance(format, VolumeFormat)
+        return format.read(source, frame=0)
+
+    def _describe_magnitude(self, number: int) -> InputVolume:
+        format, source = self._sources[number]
+        volume, path = self._read(number), source.path
+        data, kept, affine = crop_to_acquired_band(volume.data, (0, 1), volume.affine)
         if min(kept) < 1 or affine is None:
             logger.info("%s: interpolated; kept %.2f of the band along rows, %.2f along columns.", path, *kept)
-        self._loaded = (path, data)
-        used: NDArray[np.bool_] = np.any(source.data, axis=(0, 1))
+        self._loaded = (number, data)
+        used: NDArray[np.bool_] = np.any(volume.data, axis=(0, 1))
         skipped = tuple(np.flatnonzero(~used).tolist())
         if skipped:
             logger.warning("%s: %d of %d slices are zero everywhere; they are skipped.", path, len(skipped), len(used))
         self._check_mask(path, *data.shape[:2])
         return InputVolume(
             path=path,
-            stem=stem_of(path),
-            kind="nifti",
+            stem=source.name,
+            format=format,
             shape=(data.shape[0], data.shape[1], data.shape[2]),
             slices=tuple(np.flatnonzero(used)[spread(int(used.sum()), self._wanted)].tolist()),
             skipped=skipped,
-            affine=source.affine if affine is None else affine,
-            header=source.header,
+            affine=volume.affine if affine is None else affine,
             simulated=True,
             coils=self._coils,
             has_truth=True,
             kept_band=(kept[0], kept[1]),
             origin=f"simulated {_coil_word(self._coils)} k-space from magnitude images",
-            warnings=(
-                *source.warnings,
-                "k-space was simulated from magnitude images; this is not the reconstruction of a scan",
-            ),
+            warnings=(*volume.warnings, _SIMULATED),
+            original=volume.original,
         )
 
-    def _magnitude(self, path: Path) -> NDArray[np.float32]:
+    def _magnitude(self, number: int) -> NDArray[np.float32]:
         """The volume on its acquired band; the last one read is kept."""
-        if self._loaded is None or self._loaded[0] != path:
-            self._loaded = (path, crop_to_acquired_band(read_magnitude(path).data, (0, 1))[0])
+        if self._loaded is None or self._loaded[0] != number:
+            self._loaded = (number, crop_to_acquired_band(self._read(number).data, (0, 1))[0])
         return self._loaded[1]
 
-    def _simulated(self, item: dict[Any, Any], volume: InputVolume) -> dict[Any, Any]:
-        magnitude = self._magnitude(volume.path)[:, :, item["slice"]]
+    def _simulated(self, item: dict[Any, Any], volume: NDArray[np.float32]) -> dict[Any, Any]:
+        magnitude = volume[:, :, item["slice"]]
         item["image"] = magnitude.T if self.transposed else magnitude
         item = self._simulate(item)
         item["reference"] = item["image"].norm(dim=0)
@@ -267,7 +271,7 @@ class KspaceSliceDataset(Dataset):
         item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
         return self._normalize(item)
 
-    def _measured(self, item: dict[Any, Any], file: KspaceFile | IsmrmrdFile) -> dict[Any, Any]:
+    def _measured(self, item: dict[Any, Any], file: KspaceReader) -> dict[Any, Any]:
         kspace = file.read_kspace(item["slice"])
         readout_last = _lacks_rows(file)
         item["noise_std"] = self.noise_std

@@ -12,20 +12,17 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skimage.restoration import estimate_sigma
 from torch.utils.data import Dataset
 
-from monai_d3gm.data.formats.dicom import DicomError, DicomSeries, DicomVolume, find_series, read_series
-from monai_d3gm.data.formats.nifti import VolumeFileError, read_magnitude
-from monai_d3gm.data.formats.registry import Kind, kind_of, stem_of
-from monai_d3gm.data.restoration.inputs import InputVolume, check_slices, find_inputs, spread
+from monai_d3gm.data.formats.base import InputVolume, MagnitudeVolume, VolumeFormat
+from monai_d3gm.data.formats.registry import names_of
+from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
 from monai_d3gm.transforms.kspace.functional import (
     crop_to_acquired_band,
     foreground_mean,
@@ -51,18 +48,18 @@ _BEST_SNR = 200.0
 
 
 @dataclass(frozen=True)
-class _MagnitudeVolume:
-    """A magnitude volume (X, Y, Z) and what its file says; the names are those of `InputVolume`."""
+class _Cropped:
+    """A magnitude volume (X, Y, Z) on the band that was acquired.
 
-    path: Path
-    stem: str
-    data: NDArray[np.float32]
-    affine: NDArray[np.float64]
-    header: nibabel.Nifti1Header | None
-    dicom: DicomVolume | None
-    warnings: tuple[str, ...]
-    skipped: tuple[int, ...] = ()
-    kept_band: tuple[float, float] = (1.0, 1.0)
+    Attributes:
+        volume: the volume.
+        skipped: numbers of the slices that are zero everywhere.
+        kept_band: share of the band kept along rows and columns.
+    """
+
+    volume: MagnitudeVolume
+    skipped: tuple[int, ...]
+    kept_band: tuple[float, float]
 
 
 class LowResolutionSliceDataset(Dataset):
@@ -114,7 +111,8 @@ class LowResolutionSliceDataset(Dataset):
     (2, 'example4d:6', torch.Size([1, 64, 48]), torch.Size([1, 128, 96]))
     """
 
-    kinds: tuple[Kind, ...] = ("nifti", "dicom")
+    formats = VolumeFormat
+    """What is read: every format of magnitude volumes."""
 
     def __init__(
         self,
@@ -158,8 +156,8 @@ class LowResolutionSliceDataset(Dataset):
         ]
         self._how = f"{factor} {plane} plane by {degradation}" + (f" at SNR {snr:g}" if simulate else "")
         self._loaded: tuple[int, NDArray[np.float32], float, float | None] | None = None
-        self._sources = _find_sources(inputs, self.kinds)
-        self.volumes: list[InputVolume] = [self._describe(self._read(source)) for source in self._sources]
+        self._sources = find_sources(inputs, names_of(self.formats))
+        self.volumes: list[InputVolume] = [self._describe(number) for number in range(len(self._sources))]
         self._index = [(v, s) for v, volume in enumerate(self.volumes) for s in volume.slices]
 
     def __len__(self) -> int:
@@ -206,7 +204,7 @@ class LowResolutionSliceDataset(Dataset):
         """The volume, its scale and, where measured, its noise in the file's units; the last one read is kept."""
         if self._loaded is None or self._loaded[0] != number:
             volume = self.volumes[number]
-            data = self._read(self._sources[number]).data
+            data = self._read(number).volume.data
             used = sorted(set(range(data.shape[self.slice_axis])) - set(volume.skipped))
             surveyed = [used[i] for i in spread(len(used), _SURVEYED)]
             items = [self._slice(f"{volume.stem}:{i}", data, i) for i in surveyed]
@@ -217,13 +215,15 @@ class LowResolutionSliceDataset(Dataset):
             self._loaded = (number, data, scale, noise_std)
         return self._loaded[1:]
 
-    def _read(self, source: Path | DicomSeries) -> _MagnitudeVolume:
+    def _read(self, number: int) -> _Cropped:
         """Read an input and crop it to its acquired band."""
-        volume = _read_dicom(source) if isinstance(source, DicomSeries) else _read_nifti(source, self._frame)
+        format, source = self._sources[number]
+        assert isinstance(format, VolumeFormat)
+        volume = format.read(source, self._frame)
         axes = tuple(axis for axis in range(3) if axis != self.slice_axis)
         used = np.any(volume.data, axis=axes)
         data, shares = volume.data, dict.fromkeys(axes, 1.0)
-        for axis, share in enumerate((1.0, 1.0) if volume.dicom is None else volume.dicom.acquired_fraction):
+        for axis, share in enumerate(volume.acquired):
             if share < 1 and axis in axes:
                 size = data.shape[axis]
                 data = truncate_band(data, axis, min(size, 2 * max(1, round(share * size / 2))))
@@ -235,47 +235,49 @@ class LowResolutionSliceDataset(Dataset):
         rows, columns = (shares[axis] for axis in axes)
         if min(rows, columns) < 1:
             logger.info(
-                "%s: interpolated; kept %.2f of the band along rows, %.2f along columns.", volume.path, rows, columns
+                "%s: interpolated; kept %.2f of the band along rows, %.2f along columns.", source.path, rows, columns
             )
         skipped = tuple(np.flatnonzero(~used).tolist())
-        return replace(volume, data=data, affine=affine, skipped=skipped, kept_band=(rows, columns))
+        return _Cropped(replace(volume, data=data, affine=affine), skipped, (rows, columns))
 
-    def _describe(self, source: _MagnitudeVolume) -> InputVolume:
+    def _describe(self, number: int) -> InputVolume:
         """What a writer needs to know of the fine volume."""
+        format, source = self._sources[number]
+        cropped = self._read(number)
+        volume, skipped = cropped.volume, cropped.skipped
         factors = [self.factors[0], 1, 1]
         factors[3 - self.slice_axis] = self.factors[1]
-        shape = list(source.data.shape)
-        affine, notes = source.affine, source.warnings
+        shape = list(volume.data.shape)
+        affine, notes = volume.affine, volume.warnings
         if self.simulate:
             shape = [n // f * f for n, f in zip(shape, factors, strict=True)]
             if not all(shape):
                 raise ValueError(
-                    f"{source.path}: {source.data.shape} voxels are too few for the factor {max(factors)}."
+                    f"{source.path}: {volume.data.shape} voxels are too few for the factor {max(factors)}."
                 )
             notes += ("low resolution was simulated from magnitude images; this is not the restoration of a scan",)
         else:
             shape = [n * f for n, f in zip(shape, factors, strict=True)]
             affine = high_resolution_affine(affine, factors, blocks=self.degradation != "truncation")
-        used = [i for i in range(shape[self.slice_axis]) if i not in source.skipped]
-        if source.skipped:
-            logger.warning("%s: %d slices are zero everywhere; they are skipped.", source.path, len(source.skipped))
+        used = [i for i in range(shape[self.slice_axis]) if i not in skipped]
+        if skipped:
+            logger.warning("%s: %d slices are zero everywhere; they are skipped.", source.path, len(skipped))
         return InputVolume(
             path=source.path,
-            stem=source.stem,
-            kind="nifti" if source.dicom is None else "dicom",
+            stem=source.name,
+            format=format,
             shape=(shape[0], shape[1], shape[2]),
             slices=tuple(used[i] for i in spread(len(used), self._wanted)),
-            skipped=source.skipped,
+            skipped=skipped,
             affine=affine,
-            header=source.header,
             simulated=self.simulate,
             coils=0,
             has_truth=self.simulate,
-            kept_band=source.kept_band,
+            kept_band=cropped.kept_band,
             slice_axis=self.slice_axis,
             origin=f"{'simulated' if self.simulate else 'measured'} low resolution: {self._how}",
             warnings=notes,
-            dicom=source.dicom,
+            original=volume.original,
         )
 
 
@@ -295,59 +297,3 @@ def estimate_noise(slices: Sequence[NDArray[np.floating]]) -> float:
         warnings.simplefilter("ignore")  # of the empty median of an image without detail, and of few columns
         wavelet = np.nanmedian([estimate_sigma(image) for image in slices])
     return max(float(np.nan_to_num(wavelet)), float(np.median([foreground_mean(i) for i in slices])) / _BEST_SNR)
-
-
-def _find_sources(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], kinds: Sequence[Kind]
-) -> list[Path | DicomSeries]:
-    """NIfTI files, then DICOM series; a series is taken if all of its files were given, or their folder."""
-    sources: list[Path | DicomSeries] = []
-    dicom: dict[Path, None] = {}
-    for entry in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
-        for file in find_inputs(entry, kinds):
-            if kind_of(file) == "dicom":
-                dicom[file] = None
-            else:
-                sources.append(file)
-    if dicom:
-        folders = list(dict.fromkeys(file.parent for file in dicom))
-        series, refused = find_series(list(dicom) if len(dicom) == 1 else folders)
-        chosen = [one for one in series if dicom.keys() >= set(one.files)]
-        problems = [refusal for refusal in refused if refusal.path in dicom]
-        for refusal in problems:
-            logger.warning("%s: not used: %s", refusal.path, refusal.reason)
-        if not chosen:
-            raise DicomError(folders[0], problems[0].reason if problems else "no series of which all files were given.")
-        sources += chosen
-    if not sources:
-        raise ValueError("inputs is empty; accepted: files or folders.")
-    seen: dict[str, Path] = {}
-    for source in sources:
-        stem, path = (source.name, source.files[0]) if isinstance(source, DicomSeries) else (stem_of(source), source)
-        if seen.setdefault(stem, path) is not path:
-            raise ValueError(f"{path} and {seen[stem]} would be written to the same output; rename one.")
-    return sources
-
-
-def _read_nifti(path: Path, frame: int | None) -> _MagnitudeVolume:
-    """A NIfTI file; of one with several volumes that one which was asked for."""
-    volume = read_magnitude(path, frame or 0)
-    shape = volume.header.get_data_shape()
-    frames = shape[3] if len(shape) == 4 else 1
-    if frames > 1 and frame is None:
-        raise VolumeFileError(f"{path}: 4-D file with {frames} volumes; choose one: frame, 0 to {frames - 1}.")
-    header = volume.header.copy()
-    header.set_data_shape(volume.data.shape)
-    notes = (f"4-D file: volume {frame} of {frames} was taken, counted from 0",) if frames > 1 else ()
-    notes = (*volume.warnings, *notes)
-    return _MagnitudeVolume(path, stem_of(path), volume.data, volume.affine, header, None, notes)
-
-
-def _read_dicom(series: DicomSeries) -> _MagnitudeVolume:
-    """A DICOM series."""
-    volume = read_series(series)
-    path = series.files[0] if len(series.files) == 1 else series.folder
-    data = np.maximum(volume.data, 0)
-    if not data.any():
-        raise DicomError(series.name, "the volume has no positive value; accepted: a magnitude image.")
-    return _MagnitudeVolume(path, series.name, data, volume.affine, None, volume, volume.warnings)

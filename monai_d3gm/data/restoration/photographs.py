@@ -14,8 +14,10 @@ import torch
 from torch.utils.data import Dataset
 
 from monai_d3gm.data.collections.pairs import ImagePair
-from monai_d3gm.data.formats.images import ImageFileError, Photograph, read_image
-from monai_d3gm.data.restoration.inputs import InputVolume, find_inputs
+from monai_d3gm.data.formats.base import ImageFormat, InputVolume
+from monai_d3gm.data.formats.images import ImageFileError, Photograph
+from monai_d3gm.data.formats.registry import format_of, names_of, titles
+from monai_d3gm.data.restoration.inputs import find_inputs
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import SimulateWeather
 
@@ -48,17 +50,17 @@ class ImageDataset(Dataset):
         ValueError: there is no input, or none can be used.
 
     Attributes:
-        kinds: of inputs that it takes.
         volumes: the photographs to restore.
         refused: for each file that was left out, why.
 
     >>> from monai_d3gm.data import bundled_photographs
     >>> dataset = ImageDataset(bundled_photographs(["coffee.png"]))
-    >>> dataset[0]["key"], dataset[0]["mu"].shape, dataset.volumes[0].kind
+    >>> dataset[0]["key"], dataset[0]["mu"].shape, dataset.volumes[0].format.name
     ('coffee:0', torch.Size([3, 400, 600]), 'image')
     """
 
-    kinds = ("image",)
+    formats = ImageFormat
+    """What is read: every format of photographs."""
 
     def __init__(
         self,
@@ -74,10 +76,9 @@ class ImageDataset(Dataset):
             warnings = [f"{weather.description}: figures are not those of real weather"]
         self.volumes: list[InputVolume] = []
         self.refused: list[str] = []
-        for path in find_inputs(inputs, ("image",)):
+        for path in find_inputs(inputs, names_of(self.formats)):
             with self._naming_refused():
-                photograph = read_image(path)
-                self.volumes.append(_describe(path, photograph, weather is not None, origin, warnings))
+                self.volumes.append(_describe(path, _read(path), weather is not None, origin, warnings))
         if not self.volumes:
             self.check_refused()
 
@@ -115,7 +116,7 @@ class ImageDataset(Dataset):
     def _images(self, index: int) -> dict[str, Any]:
         """``mu``, the degraded photograph, and, where it is known, ``reference``."""
         volume = self.volumes[index]
-        image = read_image(volume.path).data
+        image = _read(volume.path).data
         if self.weather is None:
             return {"mu": torch.from_numpy(image)}
         generator = keyed_generator(self.seed, "weather", volume.stem)
@@ -149,7 +150,7 @@ class ImagePairDataset(ImageDataset):
         self._clean: list[Path] = []
         for pair in pairs:
             with self._naming_refused():
-                photograph, clean = read_image(pair.degraded), read_image(pair.clean)
+                photograph, clean = _read(pair.degraded), _read(pair.clean)
                 if photograph.data.shape != clean.data.shape:
                     sizes = " and ".join(f"{p.data.shape[2]} x {p.data.shape[1]}" for p in (photograph, clean))
                     raise ImageFileError(
@@ -161,8 +162,25 @@ class ImagePairDataset(ImageDataset):
             self.check_refused()
 
     def _images(self, index: int) -> dict[str, Any]:
-        degraded, clean = read_image(self.volumes[index].path), read_image(self._clean[index])
+        degraded, clean = _read(self.volumes[index].path), _read(self._clean[index])
         return {"mu": torch.from_numpy(degraded.data), "reference": torch.from_numpy(clean.data)}
+
+
+def _format(path: Path) -> ImageFormat:
+    """The format of a photograph.
+
+    Raises:
+        ImageFileError: it is none.
+    """
+    format = format_of(path)
+    if not isinstance(format, ImageFormat):
+        title = "not an input" if format is None else format.title
+        raise ImageFileError(f"{path}: {title}; accepted: {titles(names_of(ImageFormat))}.")
+    return format
+
+
+def _read(path: Path) -> Photograph:
+    return _format(path).read(path)
 
 
 def _describe(
@@ -172,12 +190,11 @@ def _describe(
     return InputVolume(
         path=path,
         stem=path.stem,
-        kind="image",
+        format=_format(path),
         shape=(rows, columns, 1),
         slices=(0,),
         skipped=(),
         affine=np.eye(4),
-        header=None,
         simulated=synthetic,
         coils=0,
         has_truth=origin != "photograph",

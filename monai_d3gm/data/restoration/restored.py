@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_d3gm.data.restoration.inputs import InputVolume
+from monai_d3gm.data.formats.base import InputVolume
 
 __all__ = ["METHOD", "RestoredVolume"]
 
@@ -48,9 +48,3 @@ class RestoredVolume:
     def spread(self) -> NDArray[np.float32] | None:
         """What intervals are made of: the predicted error, or else the standard deviation over the samples."""
         return self.std if self.predicted_error is None else self.predicted_error
-
-    def as_volume(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Put images (S, h, w) into a volume of ``source.shape``, zero where a slice was not restored."""
-        volume = np.zeros(self.source.shape, dtype=np.float32)
-        np.moveaxis(volume, self.source.slice_axis, 0)[list(self.source.slices)] = slices
-        return volume

@@ -4,60 +4,40 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monai_d3gm.data.formats.dicom import DicomSeries, find_series
-from monai_d3gm.data.formats.nifti import files_of
-from monai_d3gm.data.formats.registry import KINDS, Kind, claimed, recognise, stem_of, suffix_of
+from monai_d3gm.data.formats.base import FORMATS, Format, Problem, Source, claimed, suffix_of
+from monai_d3gm.data.formats.registry import recognise, titles
+from monai_d3gm.data.restoration.inputs import InputError
 
-__all__ = ["InputError", "InputUnit", "Problem", "find_units"]
+__all__ = ["InputUnit", "find_units"]
 
 
 _LONGEST_NAME = 255 - len("_interval.nii.gz")
 """Bytes of a name without suffix that leave room for those of the results on all common file systems."""
 
 
-class InputError(ValueError):
-    """There is nothing to restore at a path; the message names it."""
-
-
 @dataclass(frozen=True)
 class InputUnit:
-    """What is restored in one go: a file, or the files of a DICOM series.
+    """What is restored in one go: a file, or the files of a series.
 
     Attributes:
-        kind: what it is.
+        kind: name of its format.
         files: its files.
         relative: its folder below the one that was searched, and its name without suffix.
     """
 
-    kind: Kind
+    kind: str
     files: tuple[Path, ...]
     relative: Path
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A file that is in no unit.
-
-    Attributes:
-        path: the file.
-        reason: why.
-        kind: what it is or, by its name, is meant to be; None for what is no input at all.
-        failed: it is an input that was asked for, or it cannot be read and nobody knows; False for what is passed over.
-    """
-
-    path: Path
-    reason: str
-    kind: Kind | None = None
-    failed: bool = False
-
-
 def find_units(
-    root: str | os.PathLike[str], kinds: Sequence[Kind] = tuple(KINDS), leave_out: str | os.PathLike[str] | None = None
+    root: str | os.PathLike[str],
+    kinds: Sequence[str] = tuple(FORMATS),
+    leave_out: str | os.PathLike[str] | None = None,
 ) -> tuple[list[InputUnit], list[Problem]]:
     """Find all that can be restored in a file or a tree of folders.
 
@@ -65,7 +45,7 @@ def find_units(
 
     Args:
         root: a file or a folder.
-        kinds: those that are wanted.
+        kinds: names of the formats that are wanted.
         leave_out: a folder that is not searched, such as that of the results.
 
     Returns:
@@ -75,42 +55,49 @@ def find_units(
     Raises:
         InputError: there is no such file or folder.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> units, problems = find_units(bundled_epi_path())
-    >>> units[0].kind, str(units[0].relative), problems
-    ('nifti', 'example4d', [])
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> units, problems = find_units(bundled_epi_path())
+        >>> units[0].kind, str(units[0].relative), problems
+        ('nifti', 'example4d', [])
     """
     root = Path(root)
     if not os.path.lexists(root):
         raise InputError(f"{root}: no such file or folder.")
     base = root if root.is_dir() else root.parent
-    found: list[InputUnit] = []
-    dicom: list[Path] = []
-    paths, problems = _files(root, leave_out) if root.is_dir() else ([files_of(root)[0]], [])
+    paths, problems = _files(root, leave_out) if root.is_dir() else ([root], [])
+    files: dict[str, list[Path]] = {}
     for path in paths:
+        meant = claimed(path)
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                problems.append(Problem(path, "a pipe or a device; accepted: files", claimed(path)))
+                name = None if meant is None else meant.name
+                problems.append(Problem(path, "a pipe or a device; accepted: files", name))
                 continue
             if root.is_dir() and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
                 problems.append(Problem(path, "a link that leads out of the folder"))
                 continue
-            kind = recognise(path)
+            format = recognise(path)
         except OSError as error:
-            problems.append(Problem(path, f"cannot be read: {_said(error)}", claimed(path), failed=True))
+            name = None if meant is None else meant.name
+            problems.append(Problem(path, f"cannot be read: {_said(error)}", name, failed=True))
             continue
-        if kind is None:
+        if format is None:
             problems.append(_unrecognised(path))
-        elif kind not in kinds:
-            accepted = ", ".join(KINDS[k] for k in kinds)
-            problems.append(Problem(path, f"{KINDS[kind]}; accepted: {accepted}", kind))
-        elif kind == "dicom":
-            dicom.append(path)
+        elif format.name not in kinds:
+            problems.append(Problem(path, f"{format.title}; accepted: {titles(kinds)}", format.name))
         else:
-            found.append(InputUnit(kind, files_of(path), path.parent.relative_to(base) / stem_of(path)))
-    series, refused = _series(dicom, base)
-    found += series
-    problems += refused
+            files.setdefault(format.name, []).append(path)
+    found: list[InputUnit] = []
+    for name, own in files.items():
+        sources, refused = FORMATS[name].find(own)
+        problems += refused
+        if root.is_dir():
+            outside = [source for source in sources if not set(own).issuperset(source.files)]
+            sources = [source for source in sources if source not in outside]
+            reason = "other files of its volume lead out of the folder"
+            problems += [Problem(path, reason, name) for source in outside for path in source.files if path in own]
+        found += _units(FORMATS[name], sources, base)
     units: dict[Path, InputUnit] = {}
     for unit in sorted(found, key=lambda unit: (unit.relative, unit.files)):
         first = units.get(unit.relative)
@@ -122,15 +109,25 @@ def find_units(
             units[unit.relative] = unit
             continue
         problems += [Problem(path, reason, unit.kind) for path in unit.files]
-    taken = {
-        path for unit in units.values() for path in unit.files
-    }  # the voxels of a pair are recognised by its header
     judged = [
-        replace(problem, failed=problem.failed or problem.kind in kinds or problem.path == root)
-        for problem in problems
-        if problem.path not in taken
+        replace(problem, failed=problem.failed or problem.kind in kinds or problem.path == root) for problem in problems
     ]
     return list(units.values()), sorted(judged, key=lambda problem: problem.path)
+
+
+def _units(format: Format, sources: Sequence[Source], base: Path) -> list[InputUnit]:
+    """The sources of one group in one folder are one unit."""
+    groups: dict[tuple[str, Path], list[Source]] = {}
+    for source in sources:
+        groups.setdefault((source.group, source.folder), []).append(source)
+    return [
+        InputUnit(
+            format.name,
+            tuple(dict.fromkeys(file for source in group for file in source.files)),
+            folder.relative_to(base) / group[0].name,
+        )
+        for (_, folder), group in groups.items()
+    ]
 
 
 def _said(error: OSError) -> str:
@@ -154,31 +151,7 @@ def _files(root: Path, leave_out: str | os.PathLike[str] | None) -> tuple[list[P
 
 
 def _unrecognised(path: Path) -> Problem:
-    kind = claimed(path)
-    if kind is None:
+    format = claimed(path)
+    if format is None:
         return Problem(path, "not an input")
-    return Problem(path, f"the name ends in {suffix_of(path.name)}, the content is not {KINDS[kind]}", kind)
-
-
-def _series(files: Sequence[Path], base: Path) -> tuple[list[InputUnit], list[Problem]]:
-    """The DICOM series among some files below a folder; the volumes of one series are one unit."""
-    folders = list(dict.fromkeys(path.parent for path in files))
-    series, refused = find_series(files if len(files) == 1 else folders)
-    wanted = set(files)
-    problems = [
-        Problem(refusal.path, refusal.reason, "dicom" if refusal.is_input else None)
-        for refusal in refused
-        if refusal.path in wanted
-    ]
-    by_uid: dict[tuple[str, Path], list[DicomSeries]] = defaultdict(list)
-    for volume in series:
-        by_uid[volume.series_uid, volume.folder].append(volume)
-    units = []
-    for (_, folder), volumes in by_uid.items():
-        paths = dict.fromkeys(path for volume in volumes for path in volume.files)
-        if wanted.issuperset(paths):
-            units.append(InputUnit("dicom", tuple(paths), folder.relative_to(base) / volumes[0].name))
-        else:
-            reason = "of a series with links that lead out of the folder"
-            problems += [Problem(path, reason, "dicom") for path in paths if path in wanted]
-    return units, problems
+    return Problem(path, f"the name ends in {suffix_of(path)}, the content is not {format.title}", format.name)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from monai_d3gm.data.formats.base import ImageFormat
 from monai_d3gm.data.formats.images import read_image
 from monai_d3gm.data.formats.nifti import read_magnitude
-from monai_d3gm.data.formats.registry import kind_of
+from monai_d3gm.data.formats.registry import format_of
 from monai_d3gm.transforms.kspace.functional import crop_to_acquired_band, truncate_band
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def _load(path: Path, axes: tuple[int, ...], central: int | None) -> _TrainingVo
     """Read a volume, crop it to the acquired band and to its object, and list the slices with enough of it."""
     if not axes or not set(axes) <= {0, 1, 2}:
         raise ValueError(f"axes is {axes}; accepted: one or more of 0, 1, 2.")
-    if kind_of(path) == "image":
+    if isinstance(format_of(path), ImageFormat):
         return _load_photograph(path)
     volume = read_magnitude(path).data
     if central is not None:

@@ -19,7 +19,7 @@ from monailabel.interfaces.app import MONAILabelApp
 
 from monai_d3gm import __version__
 from monai_d3gm.bundle import BundleError, find_bundle_root
-from monai_d3gm.data.formats.registry import stem_of
+from monai_d3gm.data.formats.base import stem_of
 from monai_d3gm.label.app.studies import Studies
 from monai_d3gm.label.app.task import RestorationTask
 from monai_d3gm.label.memory import physical_memory

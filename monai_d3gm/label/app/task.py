@@ -27,8 +27,9 @@ from monai_d3gm.bundle import (
     root_cause,
     run_workflow,
 )
-from monai_d3gm.data.formats.registry import KINDS, kind_of, stem_of
-from monai_d3gm.label.memory import estimate_bytes, read_extent
+from monai_d3gm.data.formats.base import stem_of
+from monai_d3gm.data.formats.registry import format_of, read_extent, titles
+from monai_d3gm.label.memory import estimate_bytes
 from monai_d3gm.label.parameters import OUTPUTS, ParameterError, Parameters, parse_parameters, settable
 from monai_d3gm.networks.checkpoint import load_checkpoint
 
@@ -60,7 +61,7 @@ class RestorationTask(BasicInferTask):
             self._server["format"] = "nifti"  # a reply is one file, a DICOM series many
         place, weights = self._check()
         metadata = read_json(root / "configs" / "metadata.json")
-        taken = ", ".join(KINDS[kind] for kind in self.kinds)
+        taken = titles(self.kinds)
         super().__init__(
             path=weights,
             network=None,
@@ -96,10 +97,10 @@ class RestorationTask(BasicInferTask):
         """
         try:
             parameters = parse_parameters(given, self.bundle)
-            if (kind := kind_of(path)) not in self.kinds:
-                found = "no image or k-space" if kind is None else KINDS[kind]
-                accepted = ", ".join(KINDS[kind] for kind in self.kinds)
-                raise ParameterError(f"{path.name} is {found}; bundle {self.root.name} accepts: {accepted}.")
+            format = format_of(path)
+            if format is None or format.name not in self.kinds:
+                found = "no image or k-space" if format is None else format.title
+                raise ParameterError(f"{path.name} is {found}; bundle {self.root.name} accepts: {titles(self.kinds)}.")
             needed = estimate_bytes(read_extent(path), {**self.bundle, **parameters.settings})
         except ValueError as error:
             raise HTTPException(400, _told(error, path.parent)) from error

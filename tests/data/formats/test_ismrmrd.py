@@ -545,7 +545,12 @@ def test_fully_sampled_raw_data_are_undersampled_and_compared(tmp_path: Path, ks
     path = write(tmp_path / "raw.h5", header(), lines_of(kspace))
     dataset = KspaceSliceDataset(path, acceleration=2, center_fraction=0.4)
     volume = dataset.volumes[0]
-    assert (volume.kind, volume.shape, volume.coils, volume.has_truth) == ("kspace", (ROWS, COLUMNS, 3), 4, True)
+    assert (volume.format.name, volume.shape, volume.coils, volume.has_truth) == (
+        "ismrmrd",
+        (ROWS, COLUMNS, 3),
+        4,
+        True,
+    )
     item = dataset[1]
     assert item["kspace"].shape == (4, ROWS, COLUMNS) and item["mask"].float().mean() < 0.7
     expected = np.sqrt((np.abs(phantom()[1]) ** 2).sum(axis=0))

@@ -20,7 +20,6 @@ from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_chann
 from monai_d3gm.data import (
     KspaceFileError,
     KspaceSliceDataset,
-    VolumeFileError,
     bundled_epi_path,
     collate_slices,
     find_inputs,
@@ -187,9 +186,9 @@ def test_slices_are_reproducible_whatever_the_order_and_workers(tmp_path: Path) 
 def test_volumes_say_what_a_writer_needs(single: Path) -> None:
     dataset = KspaceSliceDataset([single, bundled_epi_path()], slices=2)
     h5, nifti = dataset.volumes
-    assert (h5.kind, h5.shape, h5.slices, h5.coils) == ("kspace", (48, 44, 3), (0, 2), 1)
+    assert (h5.format.name, h5.shape, h5.slices, h5.coils) == ("fastmri", (48, 44, 3), (0, 2), 1)
     assert np.allclose(np.diag(h5.affine), (2.0, 2.5, 4.0, 1.0)) and h5.has_truth and not h5.simulated
-    assert (nifti.kind, nifti.shape, nifti.slices) == ("nifti", (128, 96, 24), (6, 18))
+    assert (nifti.format.name, nifti.shape, nifti.slices) == ("nifti", (128, 96, 24), (6, 18))
     assert np.allclose(nifti.affine, nibabel.load(bundled_epi_path()).affine) and nifti.simulated
     assert [(dataset[i]["volume"], dataset[i]["key"]) for i in range(4)] == [
         (0, "single:0"),
@@ -251,14 +250,16 @@ def test_the_content_decides(single: Path, tmp_path: Path) -> None:
     hidden = tmp_path / "sub"
     hidden.mkdir()
     shutil.copy(single, hidden / "kspace.dat")
-    assert KspaceSliceDataset(hidden / "kspace.dat").volumes[0].kind == "kspace"
+    assert KspaceSliceDataset(hidden / "kspace.dat").volumes[0].format.name == "fastmri"
     (hidden / "image.h5").write_bytes(bundled_epi_path().read_bytes())
-    assert [volume.kind for volume in KspaceSliceDataset(hidden, slices=1).volumes] == ["nifti", "kspace"]
+    assert [volume.format.name for volume in KspaceSliceDataset(hidden, slices=1).volumes] == ["nifti", "fastmri"]
     (hidden / "text.h5").write_text("text")
     with pytest.raises(KspaceFileError, match=r"text\.h5: not an HDF5 file"):
         KspaceSliceDataset(hidden)
     (hidden / "text.dat").write_text("text")
-    with pytest.raises(VolumeFileError, match=r"text\.dat"):
+    with pytest.raises(
+        ValueError, match=r"text\.dat: not an input; accepted: NIfTI, fastMRI k-space, ISMRMRD raw data"
+    ):
         KspaceSliceDataset(hidden / "text.dat")
 
 

@@ -282,7 +282,7 @@ def test_a_dicom_series_is_cropped_by_its_header(tmp_path: Path) -> None:
     for inputs in (tmp_path / "series", sorted((tmp_path / "series").iterdir())):
         dataset = LowResolutionSliceDataset(inputs, factor=2)
         (volume,) = dataset.volumes
-        assert volume.kind == "dicom" and volume.dicom is not None and volume.stem == volume.dicom.source.name
+        assert volume.format.name == "dicom" and volume.stem == volume.original.source.name
         assert volume.kept_band == (0.75, 0.5) and volume.shape == (60, 40, 4)
         assert any("interpolated by the scanner" in note for note in volume.warnings)
         assert np.allclose(volume.affine, affine @ np.diag([1 / 0.75 / 2, 1, 1, 1]), rtol=0, atol=1e-4)
@@ -365,7 +365,7 @@ def test_the_engine_restores_a_volume_in_its_units(tmp_path: Path, plane: str, s
     evaluator.run()
     volume = evaluator.state.volume
     for images in volume.images.values():
-        restored = volume.as_volume(images)
+        restored = volume.source.as_volume(images)
         assert restored.shape == volume.source.shape == shape
         # in the input's units: the mean of the object, 100, is kept by every method (an untrained network adds noise)
         inside = data[: shape[0], :, :] > 0
@@ -407,7 +407,7 @@ def test_inputs_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="would be written to the same output; rename one"):
         LowResolutionSliceDataset([tmp_path / "a", tmp_path / "b"])
     files = write_classic(tmp_path / "series", (4 * ellipsoid(8, 8, 4)).astype(np.uint16))
-    with pytest.raises(ValueError, match="no series of which all files were given"):
+    with pytest.raises(ValueError, match="of a volume of which not all files were given"):
         LowResolutionSliceDataset(files[:2])
     phase = write_classic(
         tmp_path / "phase", (4 * ellipsoid(8, 8, 2)).astype(np.uint16), image_type=("ORIGINAL", "PRIMARY", "P")

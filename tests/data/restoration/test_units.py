@@ -15,11 +15,12 @@ import pytest
 from dicom_series import head, write_classic
 from pydicom.data import get_testdata_file
 
+from monai_d3gm.data.formats.base import FORMATS, stem_of
 from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.data.formats.nifti import read_magnitude
-from monai_d3gm.data.formats.registry import KINDS, kind_of, recognise, stem_of
-from monai_d3gm.data.restoration.inputs import find_inputs
-from monai_d3gm.data.restoration.units import InputError, find_units
+from monai_d3gm.data.formats.registry import format_of, recognise
+from monai_d3gm.data.restoration.inputs import InputError, find_inputs
+from monai_d3gm.data.restoration.units import find_units
 
 VOLUME = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
 
@@ -73,9 +74,10 @@ def test_the_content_decides_whatever_the_name(name: str, suffix: str, tmp_path:
     data, kind = CONTENTS[name]
     path = tmp_path / f"file{suffix}"
     path.write_bytes(data)
-    assert recognise(path) == kind
+    found, meant = recognise(path), format_of(path)
+    assert (found and found.name) == kind
     claimed = {".nii.gz": "nifti", ".h5": "fastmri", ".dcm": "dicom"}.get(suffix)
-    assert kind_of(path) == (kind or claimed)
+    assert (meant and meant.name) == (kind or claimed)
 
 
 @pytest.mark.parametrize("name", ["nifti", "nifti of the other byte order", "nifti 2", "compressed nifti"])
@@ -117,7 +119,7 @@ def test_a_folder_that_is_left_out_and_kinds_that_are_not_wanted(tree: Path) -> 
     units, problems = find_units(tree, ["fastmri"], leave_out=tree / "a")
     assert not units
     assert [(p.path.name, p.kind) for p in problems] == [("w.nii", "nifti"), ("z.nii", "nifti")]
-    assert problems[0].reason == f"NIfTI; accepted: {KINDS['fastmri']}"
+    assert problems[0].reason == f"NIfTI; accepted: {FORMATS['fastmri'].title}"
 
 
 def test_links_that_lead_out_are_not_followed(tree: Path, tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_a_pair_is_one_unit(tree: Path) -> None:
     assert [p.path.name for p in problems] == ["readme"]
     (alone,), problems = find_units(tree / "pair1.img")
     assert alone.files == pair.files and not problems
-    assert find_inputs(list(pair.files)) == [pair.files[0]] and find_inputs(pair.files[1]) == [pair.files[1]]
+    assert find_inputs(list(pair.files)) == find_inputs(pair.files[1]) == [pair.files[0]]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
