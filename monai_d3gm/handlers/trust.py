@@ -33,6 +33,7 @@ from monai_d3gm.trust.calibration import (
     comparable,
     contrast_of_input,
     parameters_of_input,
+    spread_of,
 )
 from monai_d3gm.trust.conformal import (
     MIN_BOUND_SUBJECTS,
@@ -64,8 +65,7 @@ class CollectCalibration:
             does not match.
 
     Raises:
-        CalibrationError: when the engine starts: an input has no truth or no contrast in its name, or less than two
-            samples are drawn.
+        CalibrationError: when the engine starts: an input has no truth or no contrast in its name.
 
     Example:
         >>> CollectCalibration().fit({"acceleration": 4})
@@ -89,8 +89,6 @@ class CollectCalibration:
 
     def check(self, engine: Any) -> None:
         """Refuse to start where there is nothing to calibrate on."""
-        if engine.restore.num_samples < 2 and engine.error_map is None:
-            raise CalibrationError("num_samples is 1 and there is no error map; a standard deviation needs at least 2.")
         for source in engine.volumes:
             if not source.has_truth:
                 raise CalibrationError(f"{source.path}: no truth is known; a calibration needs it.")
@@ -106,9 +104,9 @@ class CollectCalibration:
     def take(self, engine: Any) -> None:
         """Take the volume that is complete."""
         volume: RestoredVolume = engine.state.volume
-        stem, image, std, truth = volume.source.stem, volume.images[METHOD], volume.spread, volume.reference
+        stem, image, std, truth = volume.source.stem, volume.images[METHOD], spread_of(volume), volume.reference
         contrast = contrast_of_input(volume.source, self.contrast)
-        assert contrast is not None and std is not None and truth is not None
+        assert contrast is not None and truth is not None
         match = re.search(self.subject_pattern, stem)
         subject = match[1] if match else stem
         pixels = sample_pixels(image, std, truth, volume_scale(image))

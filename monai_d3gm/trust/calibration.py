@@ -49,8 +49,11 @@ HARMLESS = ("seed", "device", "slices", "roi_size", "batch_size", "noise_std")
 """Parameters of a run that may differ from those of the calibration."""
 
 SAME_ACCELERATION = 0.15
-"""A measured mask whose acceleration differs by at most this share from a calibrated one counts as that one: random
-masks of one nominal acceleration differ by as much."""
+"""A mask whose acceleration differs by at most this share from a calibrated one counts as that one: random masks of one
+nominal acceleration differ by as much."""
+
+CONSTANT_SPREAD = 0.03
+"""The spread of a single sample without an error map, in units of the volume's scale; the calibration multiplies it."""
 
 _UNIT = "99.5th percentile of the restored volume's foreground"
 BOUNDED = {name: f"{name}/slice/foreground" for name in ("psnr", "ssim")}
@@ -162,8 +165,8 @@ class Calibration:
         """
         content = {
             "weights": self.weights,
-            "half_width": "q (spread + s0 scale); spread: the predicted error, or the standard deviation over the "
-            f"samples; scale: {_UNIT}",
+            "half_width": "q (spread + s0 scale); spread: the predicted error, the standard deviation over samples, "
+            f"or a constant; scale: {_UNIT}",
             "bounds": ", ".join(BOUNDED.values()),
             "conditions": [asdict(condition) for condition in self.conditions],
         }
@@ -255,7 +258,7 @@ def calibrated(
     """Apply a calibration to a restored volume.
 
     Args:
-        volume: with std.
+        volume: restored.
         calibration: of the bundle.
         weights: SHA-256 of the checkpoint that restored it.
         parameters: of the run that restored it.
@@ -265,9 +268,7 @@ def calibrated(
     Returns:
         Intervals and bounds, or none and the reason among its warnings.
     """
-    image, std = volume.images[METHOD], volume.spread
-    if std is None:
-        return CalibratedUncertainty(warnings=("no intervals: a single sample has no standard deviation",))
+    image, spread = volume.images[METHOD], spread_of(volume)
     condition, reasons = _condition_of(volume.source, calibration, weights, parameters)
     if condition is None:
         return CalibratedUncertainty(warnings=tuple(reasons))
@@ -279,17 +280,17 @@ def calibrated(
         if not bounds:
             reasons.append(_too_few(name, condition.contrasts[name].interval.subjects))
     else:
-        name = max(condition.contrasts, key=lambda each: _mean_width(condition.contrasts[each].interval, std, scale))
+        name = max(condition.contrasts, key=lambda each: _mean_width(condition.contrasts[each].interval, spread, scale))
         bounds = {}
         reasons.append(
             f"contrast {found or 'unknown'} was not calibrated ({', '.join(condition.contrasts)} were): the widest "
             f"intervals, those of {name}, are given, and no bounds on PSNR and SSIM; their coverage is not known"
         )
     interval = condition.contrasts[name].interval
-    half_width = interval.half_width(std, scale)
+    half_width = interval.half_width(spread, scale)
     if not bounds:
         return CalibratedUncertainty(half_width, interval, name, warnings=tuple(reasons))
-    psnr, ssim = _lower_bounds(image, std, {figure: bound.margin for figure, bound in bounds.items()})
+    psnr, ssim = _lower_bounds(image, spread, {figure: bound.margin for figure, bound in bounds.items()})
     return CalibratedUncertainty(half_width, interval, name, bounds["psnr"].coverage, psnr, ssim, tuple(reasons))
 
 
@@ -298,16 +299,46 @@ def _condition_of(
 ) -> tuple[CalibrationCondition | None, list[str]]:
     """The condition that holds for an input, and what to warn of; measured data may be held to simulated ones."""
     known = parameters_of_input(source, parameters)
-    if source.measured_kspace and isinstance(measured := source.attributes.get("acceleration"), float):
-        stated = [float(c.parameters["acceleration"]) for c in calibration.conditions if "acceleration" in c.parameters]
-        nearest = min(stated, key=lambda value: abs(value - measured), default=measured)
-        known["acceleration"] = nearest if abs(measured / nearest - 1) <= SAME_ACCELERATION else measured
+    wider: list[str] = []
+    if isinstance(acceleration := known.get("acceleration"), int | float):
+        known["acceleration"], wider = _calibrated_acceleration(float(acceleration), calibration)
     condition, reasons = calibration.find(weights, known)
     if condition is None and not source.simulated:
         condition, reasons = calibration.find(weights, known | {"simulated": True})
         if condition is not None:
             reasons = ["the intervals were calibrated on simulated data; their coverage on measured data is not known"]
-    return condition, reasons
+    return condition, [*reasons, *wider] if condition is not None else reasons
+
+
+def _calibrated_acceleration(acceleration: float, calibration: Calibration) -> tuple[float, list[str]]:
+    """The calibrated acceleration whose intervals an input takes: its own or, between two, the next higher one.
+
+    Intervals grow with the acceleration, so those of a higher one cover at least as much.
+    """
+    stated = sorted(
+        {float(c.parameters["acceleration"]) for c in calibration.conditions if "acceleration" in c.parameters}
+    )
+    for value in stated:
+        if abs(acceleration / value - 1) <= SAME_ACCELERATION:
+            return value, []
+    if not stated or not stated[0] < acceleration < stated[-1]:
+        return acceleration, []
+    above = next(value for value in stated if value > acceleration)
+    return above, [f"the intervals are those of acceleration {above:g}, wider than {acceleration:.3g} needs"]
+
+
+def spread_of(volume: RestoredVolume) -> NDArray[np.float32]:
+    """What intervals are made of, of the images' shape and unit.
+
+    It is the predicted error; or else the standard deviation over the samples; or else, for a single sample without an
+    error map, a constant of `CONSTANT_SPREAD` times the volume's scale, with which all intervals have one width.
+    """
+    if volume.predicted_error is not None:
+        return volume.predicted_error
+    if volume.std is not None:
+        return volume.std
+    image = volume.images[METHOD]
+    return np.full_like(image, CONSTANT_SPREAD * volume_scale(image))
 
 
 def parameters_of_input(source: InputVolume, parameters: Mapping[str, Any]) -> dict[str, Any]:

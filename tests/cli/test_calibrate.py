@@ -106,7 +106,6 @@ def test_a_calibration_can_be_replaced_and_follows_the_weights(root: Path, subje
     ("arguments", "words"),
     [
         (["--coverage", "1.5"], "coverage is 1.5"),
-        (["--samples", "1"], "num_samples is 1"),
         (["--factor", "2"], "has no option --factor"),
     ],
 )

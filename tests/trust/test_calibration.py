@@ -21,7 +21,15 @@ from monai_d3gm.handlers.trust import CollectCalibration, TrustCheck
 from monai_d3gm.metrics import evaluate_images, foreground_mask
 from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.trust import TrainingStatistics
-from monai_d3gm.trust.calibration import Calibration, CalibrationError, calibrated, contrast_of
+from monai_d3gm.trust.calibration import (
+    CONSTANT_SPREAD,
+    Calibration,
+    CalibrationError,
+    calibrated,
+    contrast_of,
+    spread_of,
+)
+from monai_d3gm.trust.conformal import volume_scale
 from monai_d3gm.trust.training_statistics import volume_statistics
 
 NORMAL_95 = 1.6448536
@@ -168,9 +176,32 @@ def test_what_does_not_change_an_image_may_differ(calibration: Calibration) -> N
     assert "mask random, not known" in calibrated(restored(), calibration, WEIGHTS, incomplete).warnings[0]
 
 
-def test_a_single_sample_has_no_interval(calibration: Calibration) -> None:
-    found = calibrated(replace(restored(), std=None), calibration, WEIGHTS, PARAMETERS)
-    assert found.half_width is None and "a single sample" in found.warnings[0]
+def test_a_single_sample_has_intervals_of_one_width(calibration: Calibration) -> None:
+    volume = replace(restored(), std=None)
+    found = calibrated(volume, calibration, WEIGHTS, PARAMETERS)
+    assert found.half_width is not None and found.interval is not None
+    scale = volume_scale(volume.images[METHOD])
+    expected = found.interval.q * (CONSTANT_SPREAD + found.interval.s0) * scale
+    np.testing.assert_allclose(found.half_width, expected, rtol=1e-5)
+
+
+def test_a_predicted_error_comes_before_the_spread_of_samples() -> None:
+    volume = restored()
+    predicted = np.full_like(volume.images[METHOD], 0.25)
+    np.testing.assert_array_equal(spread_of(replace(volume, predicted_error=predicted)), predicted)
+    np.testing.assert_array_equal(spread_of(volume), volume.std)
+
+
+def test_between_two_calibrated_accelerations_the_higher_one_counts(calibration: Calibration) -> None:
+    (only,) = calibration.conditions
+    both = replace(calibration, conditions=(only, replace(only, parameters={**only.parameters, "acceleration": 8.0})))
+    for acceleration, words in ((4.2, None), (5.5, "acceleration 8"), (8.5, None)):
+        found = calibrated(restored(), both, WEIGHTS, PARAMETERS | {"acceleration": acceleration})
+        assert found.half_width is not None
+        assert [word for word in found.warnings if "wider" in word] == [
+            w for w in found.warnings if words and words in w
+        ]
+    assert calibrated(restored(), both, WEIGHTS, PARAMETERS | {"acceleration": 12}).half_width is None
 
 
 def test_measured_data_are_held_to_what_they_are(calibration: Calibration) -> None:
@@ -212,7 +243,6 @@ def test_a_file_holds_all_and_damaged_ones_are_refused(calibration: Calibration,
     [
         ({"has_truth": False}, {}, "no truth is known"),
         ({"stem": "scan7"}, {}, "its name says no contrast"),
-        ({}, {"num_samples": 1}, "num_samples is 1"),
     ],
 )
 def test_what_cannot_be_calibrated_on_is_refused_before_the_work(

@@ -43,8 +43,3 @@ class RestoredVolume:
     def degraded(self) -> str:
         """The name of the degraded input among ``images``."""
         return next(iter(self.images))
-
-    @property
-    def spread(self) -> NDArray[np.float32] | None:
-        """What intervals are made of: the predicted error, or else the standard deviation over the samples."""
-        return self.std if self.predicted_error is None else self.predicted_error
