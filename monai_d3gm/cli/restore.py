@@ -44,9 +44,9 @@ def restore(arguments: argparse.Namespace) -> int:
     """Restore all of INPUT that BUNDLE takes and write the results into OUTPUT.
 
     Files are told apart by their content. One that cannot be restored is named at the end, and the others are
-    restored all the same. The same command again goes on where it was interrupted. Processes that torchrun starts
+    restored all the same. The same command resumes a run that was interrupted. Processes that torchrun starts
     share the inputs. Options left out are as the bundle has them. The exit status is 0 if nothing failed, 1 if
-    something did, and 2 if the command cannot be run so.
+    something did, and 2 if the command was refused.
     """
     shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()
@@ -83,7 +83,7 @@ def restore(arguments: argparse.Namespace) -> int:
         restored = [run.restore(unit) for unit in tqdm(shard.part(units), "inputs", unit="input", disable=not shown)]
         gathered = shard.gather([asdict(outcome) for outcome in restored])
     except KeyboardInterrupt:
-        print_error("interrupted; the same command goes on from here.")
+        print_error("interrupted; the same command resumes from here.")
         return 130
     if not shard.first:
         return 0

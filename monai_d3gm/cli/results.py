@@ -1,7 +1,7 @@
 """The results of many units in one folder: each unit's whole or not at all, with a record of what made them.
 
 A unit is made in a folder of its own, and its files are moved into place when all are there. A record of what made
-them stays in the folder ``.d3gm``: by it an interrupted run goes on where it stopped, and nothing else is replaced. The
+them stays in the folder ``.d3gm``: from it an interrupted run resumes, and nothing else is replaced. The
 folder's bytes do not tell whether the run was interrupted.
 """
 

@@ -1,4 +1,4 @@
-"""What became of the inputs of a run: as plain containers, as text, and as an exit status."""
+"""The outcome of each input of a run: as plain containers, as text, and as an exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an input; its paths are relative to the folders of inputs and results.
+    """The outcome of an input; its paths are relative to the folders of inputs and results.
 
     Attributes:
         input: the file, or the folder and the name of a series.

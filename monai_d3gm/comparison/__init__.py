@@ -1,4 +1,4 @@
-"""Comparisons of processes under one network and budget, and what a process and pairs of images say of each other.
+"""Comparisons of processes under one network and budget, and measures of a process on pairs of images.
 
 An :class:`~monai_d3gm.comparison.experiment.Experiment` names networks to train, methods (a network under a process),
 settings of the sampler and data; :func:`~monai_d3gm.comparison.run.compare` trains, chooses each method's own best

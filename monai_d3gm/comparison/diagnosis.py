@@ -1,4 +1,4 @@
-"""What a process and pairs of images say of each other: discrepancy, cocycle defect, round trips, trajectories."""
+"""Measures of a process on pairs of images: discrepancy, cocycle defect, round trips, trajectories."""
 
 from __future__ import annotations
 

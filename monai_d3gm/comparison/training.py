@@ -1,4 +1,4 @@
-"""Training the networks of an experiment, each with its bundle's own trainer; a run that was killed goes on."""
+"""Training the networks of an experiment, each with its bundle's own trainer; a run that was killed resumes."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 What a slice goes through (the normalisation, and for k-space the phase reference and the estimate, measurement
 consistency at every step) is in the theory's section on measurement consistency; the engine undoes the normalisation,
-the crop and the exchange of axes, and gives whole volumes of images to its handlers. What is peculiar to a task are
-three of its arguments: the consistency, how a sample becomes an image, and what it is compared with.
+the crop and the exchange of axes, and gives whole volumes of images to its handlers. Three arguments differ from task
+to task: the consistency, how a sample becomes an image, and the baselines.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def magnitude(x: Tensor) -> Tensor:
 
 
 def nonnegative(x: Tensor) -> Tensor:
-    """Magnitude images as they come from a network that does not know that they are at least 0.
+    """Magnitude images, whose negative values a network may produce and which become 0.
 
     >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -64,7 +64,7 @@ def nonnegative(x: Tensor) -> Tensor:
 
 
 def batch_image(name: str) -> Baseline:
-    """A baseline that the data set has made already: the batch's entry of this name.
+    """A baseline that the data set has computed: the batch's entry of this name.
 
     >>> batch_image("bicubic")({"bicubic": torch.ones(1, 1, 2, 2)}).shape
     torch.Size([1, 1, 2, 2])

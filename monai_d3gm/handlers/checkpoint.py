@@ -1,4 +1,4 @@
-"""Training on disk: the state of the run, gone on with when it starts again, and the best network so far."""
+"""Training checkpoints: the state of the run, from which it resumes, and the best network so far."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
 
     def load(self, engine: Engine) -> None:
-        """Go on from the file, if it exists."""
+        """Resume from the file, if it exists."""
         if not self.path.exists():
             logger.info("no checkpoint %s: training starts from the beginning", self.path)
             return

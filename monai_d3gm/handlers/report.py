@@ -73,19 +73,20 @@ class MetricsReport:
         output_dir: where to.
         figures: the handler that takes the figures; attached before this one.
         weights: the checkpoint's file.
-        parameters: what the run was told, as plain values.
+        parameters: the settings of the run, as plain values.
         remarks: warnings that hold for every input.
         overwrite: replace a report that is there.
         report: the report's name.
-        trust: the handler that says how far to trust each volume; attached before this one. None for no such word.
+        trust: the handler that says how far to trust each volume; attached before this one. None leaves that out.
         group_pattern: regular expression with one group that finds an input's contrast in its stem; the report then
             has a summary for each contrast, with differences paired by subject. None for no summary.
         subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
             not match.
 
     Attributes:
-        gather: gives the values of all processes that share a run, of what JSON has, to one of them, and nothing to the
-            others; the inputs went to the processes in turn. A process alone has its own value.
+        gather: for a run that several processes share. It takes a value that JSON can hold, and returns the list of all
+            processes' values on the first process and an empty list on the others. The inputs were dealt to the
+            processes in turn. A single process gets the list of its own value.
 
     Raises:
         OutputError: when the engine starts: the folder cannot be written, or the report is there and ``overwrite`` is

@@ -1,4 +1,4 @@
-"""What a set of figures says: means over subjects with bootstrap intervals, paired differences, and plain tables.
+"""Summaries of metrics: means over subjects with bootstrap intervals, paired differences, and plain tables.
 
 Slices and scans of one subject are not independent, so the unit is the subject: several figures of a subject are
 averaged first, and the bootstrap (Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7,
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import bootstrap
 
 __all__ = ["MIN_SUBJECTS", "Summary", "format_table", "paired_difference", "summarise"]
 
@@ -77,9 +78,9 @@ def summarise(values_by_subject: Mapping[str, float | Sequence[float]], *, seed:
     subjects = np.array(list(values.values()))
     interval = None
     if len(subjects) >= MIN_SUBJECTS:
-        drawn = np.random.default_rng(seed).integers(len(subjects), size=(RESAMPLES, len(subjects)))
-        low, high = np.percentile(subjects[drawn].mean(axis=1), [2.5, 97.5])
-        interval = (float(low), float(high))
+        rng = np.random.default_rng(seed)
+        found = bootstrap((subjects,), np.mean, n_resamples=RESAMPLES, method="percentile", random_state=rng)
+        interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
     return Summary(values, float(subjects.mean()), interval)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from .clock import SCHEDULES, Clock
-from .discrepancy import TemporalDiscrepancy, calibrate_tau, cocycle_defect, proposition2_bound, temporal_discrepancy
-from .noise import INITIAL_STEP, keyed_noise
-from .processes import (
+from monai_d3gm.sde.clock import SCHEDULES, Clock
+from monai_d3gm.sde.discrepancy import (
+    TemporalDiscrepancy,
+    calibrate_tau,
+    cocycle_defect,
+    proposition2_bound,
+    temporal_discrepancy,
+)
+from monai_d3gm.sde.noise import INITIAL_STEP, keyed_noise
+from monai_d3gm.sde.processes import (
     PROCESSES,
     CoefficientDecoupledProcess,
     D3GMProcess,
@@ -15,7 +21,7 @@ from .processes import (
     VariancePreservingProcess,
     process_from_config,
 )
-from .solvers import SOLVERS, T_MIN, Step, sample, time_grid
+from monai_d3gm.sde.solvers import SOLVERS, T_MIN, Step, sample, time_grid
 
 __all__ = [
     "Clock",

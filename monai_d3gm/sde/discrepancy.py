@@ -13,7 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .processes import DEFAULT_STATIONARY_STD, DEFAULT_TERMINAL_DECAY, D3GMProcess, DiffusionProcess, check_images
+from monai_d3gm.sde.processes import (
+    DEFAULT_STATIONARY_STD,
+    DEFAULT_TERMINAL_DECAY,
+    D3GMProcess,
+    DiffusionProcess,
+    check_images,
+)
 
 _TIMES = 256
 

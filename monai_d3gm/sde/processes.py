@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .clock import Clock, as_time
-from .device import moved
+from monai_d3gm.sde.clock import Clock, as_time
+from monai_d3gm.sde.device import moved
 
 DEFAULT_STATIONARY_STD = 10 / 255
 """The paper's lambda, 10 grey levels of 255, for images on [0, 1]."""

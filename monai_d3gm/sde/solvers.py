@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .device import moved
-from .noise import INITIAL_STEP, Key, batch_noise, resolve_keys
-from .processes import DiffusionProcess, check_images, computing_dtype
+from monai_d3gm.sde.device import moved
+from monai_d3gm.sde.noise import INITIAL_STEP, Key, batch_noise, resolve_keys
+from monai_d3gm.sde.processes import DiffusionProcess, check_images, computing_dtype
 
 T_MIN = 0.02
 """The last time but 0 of the ``rho`` grid."""

@@ -19,7 +19,7 @@ def check_counts(**counts: int) -> None:
 
 
 class TrainingDataset(Dataset, ABC):
-    """Items that depend on ``seed`` and their index alone: a run that was killed goes on with the same items.
+    """Items that depend on ``seed`` and their index alone, so that a resumed run sees the same items.
 
     Args:
         length: number of items.

@@ -1,4 +1,4 @@
-"""Which items an epoch of training sees: consecutive ones, so that a run resumed at an epoch goes on with the same."""
+"""The items of an epoch of training: consecutive ones, so that a run resumed at an epoch sees the same items."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from monai_d3gm.transforms.kspace.functional import (
 class SimulatedKspaceDataset(TrainingDataset):
     """Items of simulated, undersampled single-coil k-space from NIfTI magnitude volumes.
 
-    Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
+    Item i depends on ``seed`` and i alone, so that a resumed run sees the same items, whatever the
     workers. ``batch_size`` consecutive items share a width, which is drawn anew for each batch.
 
     Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth; ``mu`` float32 (2, h, W), its

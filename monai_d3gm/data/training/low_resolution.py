@@ -33,7 +33,7 @@ _SPREAD = 0.4
 class SimulatedLowResolutionDataset(TrainingDataset):
     """Patches of fine images and of their low-resolution images on the fine grid, from NIfTI magnitude volumes.
 
-    Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
+    Item i depends on ``seed`` and i alone, so that a resumed run sees the same items, whatever the
     workers. A whole slice is degraded and upsampled, and a patch around its object cut from both.
 
     Each item is a dict: ``image`` float32 (1, patch, patch), the noise-free truth; ``mu``, like it, the noisy

@@ -44,7 +44,7 @@ def _item(key: str, index: int, image: torch.Tensor, mu: torch.Tensor) -> dict[s
 class SimulatedWeatherDataset(TrainingDataset):
     """Training pairs: crops of clean photographs, turned, and degraded by freshly drawn weather.
 
-    Item i is a pure function of ``seed`` and i, so that a run that was killed goes on with the same items, whatever the
+    Item i is a pure function of ``seed`` and i, so that a resumed run sees the same items, whatever the
     workers. It is a dict: ``image`` float32 (3, crop, crop) in [0, 1], the clean crop; ``mu``, the same degraded, on
     the 256 values of an 8-bit file; ``scale`` 1; ``index``; ``key``.
 
@@ -112,7 +112,7 @@ class EstimatedWeatherDataset(SimulatedWeatherDataset):
         augment: MONAI's random transform of a clean photograph, such as a ``Compose`` of ``RandZoom`` and
             ``RandAdjustContrast``, before the weather.
         match_exposure: multiply the estimate so that its mean is the clean photograph's. Haze leaves the exposure open;
-            what cannot be seen is then not learned by heart.
+            without it the network would memorise the exposure of the training photographs.
 
     Raises:
         ValueError: an argument is out of range, or a photograph cannot be used; or, of an item: ``augment`` leaves less

@@ -37,7 +37,7 @@ _PHASE_WEIGHTS = (0.0, 0.02, 0.1, 0.5)
 class RandomScannerDataset(TrainingDataset):
     """Items of simulated, undersampled k-space of one or several coils, by a random scanner, from magnitude images.
 
-    Item i depends on ``seed`` and i alone, so that a run that was killed goes on with the same items, whatever the
+    Item i depends on ``seed`` and i alone, so that a resumed run sees the same items, whatever the
     workers. ``batch_size`` consecutive items share a width and a number of coils, which are drawn anew for each batch.
 
     Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth as the estimated maps combine it;
