@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.comparison.run import machine
 from monai_d3gm.files import atomic_path
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
-
-SAMPLER = ("order", "eta", "t_first", "t_min", "grid_power", "noise_scaling", "last_prior_scales")
+from monai_d3gm.sde import Sampler
 
 
 def set_threads() -> None:
@@ -29,14 +29,14 @@ def inference_config(bundle: str) -> dict[str, Any]:
     return ConfigParser.load_config_file(Path(find_bundle_root(bundle)) / "configs" / "inference.json")
 
 
-def bundle_sampler(bundle: str) -> dict[str, Any]:
-    """The arguments of `RestorationInferer` that make a bundle's own sampler, but for the number of evaluations.
+def bundle_sampler(bundle: str, **changes: Any) -> Sampler:
+    """A bundle's own sampler, with some of its options changed."""
+    return replace(ConfigParser(inference_config(bundle)).get_parsed_content("sampler"), **changes)
 
-    A bundle's configuration has those that it uses.
-    """
-    config = inference_config(bundle)
-    options = {name: config[name] for name in SAMPLER if name in config}
-    return options | ({"clip": config["inferer"]["clip"]} if "clip" in config["inferer"] else {})
+
+def is_option(name: str) -> bool:
+    """Whether a name is that of an option of a `Sampler`."""
+    return name in {field.name for field in fields(Sampler)}
 
 
 def bundle_network(bundle: str, **changes: Any) -> Any:

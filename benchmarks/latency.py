@@ -144,8 +144,8 @@ class Bench:
 
     def _inferer(self, precision: str, **options: Any) -> RestorationInferer:
         amp = "bfloat16" if precision == "bf16" else None
-        chosen = bundle_sampler("mri_recon") | options
-        return RestorationInferer(self.scheduler, num_inference_steps=self.arguments.steps, amp=amp, **chosen)
+        sampler = bundle_sampler("mri_recon", steps=self.arguments.steps)
+        return RestorationInferer(self.scheduler, sampler, amp=amp, **options)
 
     def _images(self, batch: int, size: tuple[int, int]) -> tuple[Tensor, KspaceConsistency | None]:
         mu = torch.rand(batch, 2, *size)

@@ -6,8 +6,8 @@
 
 A condition is an acceleration for mri_recon (simulated single-coil k-space from magnitude images, random masks, SNR 50)
 and a factor for mri_sr (low resolution simulated from magnitude images, SNR 50). Every slice has the same measurement
-for all methods. A model with half of the input channels is a regression. The sampler is the bundle's (order, eta,
-t_first, t_min and so on of its inference.json) unless a setting or ``--options`` says otherwise. Prints tables and
+for all methods. A model with half of the input channels is a regression. The sampler is the bundle's unless
+a setting or ``--options`` says otherwise. Prints tables and
 writes one JSON with every slice's figures, the machine and the versions.
 """
 
@@ -19,13 +19,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import about_run, bundle_sampler, load_model, set_threads, write_result
+from common import about_run, bundle_sampler, is_option, load_model, set_threads, write_result
 from tqdm import tqdm
 
 from monai_d3gm.data import KspaceSliceDataset, LowResolutionSliceDataset, VolumeBatchSampler, collate_slices
@@ -47,6 +47,7 @@ from monai_d3gm.metrics import (
     summarise,
 )
 from monai_d3gm.networks.checkpoint import weights_hash
+from monai_d3gm.sde import Sampler
 
 # split -> subjects of ds002748, patients of open_ms; none of them in training
 SUBJECTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -62,14 +63,14 @@ FIGURES = {
     "nmse/slice/whole": "NMSE",
 }
 
-# consistency: hold the measurement at every step; the rest are arguments of RestorationInferer
+# consistency: hold the measurement at every step; the rest are options of a Sampler and arguments of RestorationInferer
 SETTINGS: dict[str, dict[str, Any]] = {
-    "one evaluation": {"num_inference_steps": 1, "consistency": False},
-    "one evaluation, projected": {"num_inference_steps": 1},
-    "mean path": {"num_inference_steps": 5, "temperature": 0.0},
-    "5 evaluations": {"num_inference_steps": 5},
-    "mean of 8, 5 evaluations": {"num_inference_steps": 5, "num_samples": 8},
-    "mean of 8, 100 evaluations": {"num_inference_steps": 100, "num_samples": 8},
+    "one evaluation": {"steps": 1, "consistency": False},
+    "one evaluation, projected": {"steps": 1},
+    "mean path": {"steps": 5, "temperature": 0.0},
+    "5 evaluations": {"steps": 5},
+    "mean of 8, 5 evaluations": {"steps": 5, "num_samples": 8},
+    "mean of 8, 100 evaluations": {"steps": 100, "num_samples": 8},
 }
 
 
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--split", choices=SUBJECTS, default="development")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--settings", nargs="*", default=["one evaluation, projected", "5 evaluations"])
-    parser.add_argument("--options", default="{}", help="JSON, arguments of RestorationInferer for every setting")
+    parser.add_argument("--options", default="{}", help="JSON, options of a Sampler for every setting")
     parser.add_argument("--data", default="{}", help="JSON, further arguments of the data set, such as degradation")
     parser.add_argument("--conditions", nargs="+", type=float, default=[4.0], help="accelerations or factors")
     parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
@@ -137,7 +138,7 @@ def main() -> None:
     files = volume_files(arguments.dataset_dir, arguments.split, arguments.only)
     paths = dict(text.split("=", 1) for text in arguments.model)
     models = {name: load_model(arguments.bundle, path) for name, path in paths.items()}
-    options = bundle_sampler(arguments.bundle) | json.loads(arguments.options)
+    sampler = bundle_sampler(arguments.bundle, **json.loads(arguments.options))
     rows: list[dict[str, Any]] = []
     for condition in arguments.conditions:
         chosen = {"slices": arguments.slices, "snr": arguments.snr, "seed": arguments.seed}
@@ -149,7 +150,7 @@ def main() -> None:
             assert match is not None
             about = {"volume": volume.stem, "subject": match[1], "contrast": match[2].upper().replace("T1W", "T1w")}
             about |= {"condition": condition}
-            for method, images, std in _restore(items, task, models, arguments, options):
+            for method, images, std in _restore(items, task, models, arguments, sampler):
                 for k, item in enumerate(items):
                     reference = item["reference"].numpy()
                     row = about | {"slice": item["slice"], "method": method}
@@ -163,7 +164,7 @@ def main() -> None:
     if arguments.output:
         command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "model", "show")}
         result = {
-            "command": command | {"sampler": options},
+            "command": command | {"sampler": sampler.config()},
             "protocol": f"{dataset.volumes[0].origin}; slice protocol",
             "models": {name: weights_hash(path) for name, path in paths.items()},
             **about_run(),
@@ -186,7 +187,7 @@ def _restore(
     task: Task,
     models: dict[str, Any],
     arguments: argparse.Namespace,
-    options: dict[str, Any],
+    sampler: Sampler,
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
     """Images (slices, H, W) of each method, with the standard deviation over samples where there is one."""
     batch = collate_slices(items)
@@ -206,15 +207,17 @@ def _restore(
             yield f"{name}, projected", shown(regression.restore(mu, network, bound)), None
             continue
         for setting in arguments.settings:
-            chosen = {"batch_size": 4, "seed": arguments.seed, **options, **SETTINGS[setting]}
+            chosen = dict(SETTINGS[setting])
             hold = consistency if chosen.pop("consistency", True) else None
+            own = replace(sampler, **{name: value for name, value in chosen.items() if is_option(name)})
+            others = {name: value for name, value in chosen.items() if not is_option(name)}
             samples: list[np.ndarray] = []
 
             def with_image(x: torch.Tensor, seen: list[np.ndarray] = samples) -> torch.Tensor:
                 seen.extend(shown(x))
                 return torch.cat([x, task.to_image(x)], dim=1)
 
-            inferer = RestorationInferer(scheduler, **chosen)
+            inferer = RestorationInferer(scheduler, own, batch_size=4, seed=arguments.seed, **others)
             mean, std = inferer.moments(mu, network, hold, [item["key"] for item in items], of=with_image)
             several = inferer.num_samples > 1
             yield f"{name}: {setting}", shown(mean[:, :channels]), std[:, channels].numpy() if several else None

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--dataset-dir", type=Path, default=Path(os.environ.get("D3GM_DATA", ".")) / "photos")
     parser.add_argument("--photographs", nargs="+", default=DEVELOPMENT, help="names without suffix")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--options", default="{}", help="JSON, arguments of RestorationInferer")
+    parser.add_argument("--options", default="{}", help="JSON, options of a Sampler")
     parser.add_argument("--amounts", nargs="+", type=float, default=[0.2, 0.6, 1.0], help="0 light, 1 heavy or dense")
     parser.add_argument("--samples", type=int, default=4, help="samples of the mean of 5 evaluations")
     parser.add_argument("--seed", type=int, default=0)
@@ -68,8 +68,8 @@ def main() -> None:
     if arguments.show:
         _report(json.loads(arguments.show.read_text())["rows"], arguments)
         return
-    options = bundle_sampler(arguments.bundle) | {"roi_size": inference_config(arguments.bundle)["roi_size"]}
-    options |= {"seed": arguments.seed} | json.loads(arguments.options)
+    sampler = bundle_sampler(arguments.bundle, **{"steps": 5} | json.loads(arguments.options))
+    options = {"sampler": sampler, "roi_size": inference_config(arguments.bundle)["roi_size"], "seed": arguments.seed}
     paths = dict(text.split("=", 1) for text in arguments.model)
     models = {name: load_model(arguments.bundle, path) for name, path in paths.items()}
     files = [arguments.dataset_dir / f"{name}.png" for name in arguments.photographs]
@@ -89,7 +89,7 @@ def main() -> None:
             "bundle": arguments.bundle,
             "protocol": f"{dataset.volumes[0].origin}; data range 1; see monai_d3gm.metrics.photograph",
             "seed": arguments.seed,
-            "sampler": options,
+            "sampler": sampler.config(),
             "models": {name: weights_hash(path) for name, path in paths.items()},
             "rows": rows,
         }
@@ -130,7 +130,7 @@ def _restore(
         settings: dict[str, dict[str, Any]] = {f"fidelity {value:g}": {"fidelity": value} for value in FIDELITIES}
         settings |= {f"mean of {samples} samples, 5 evaluations each": {"num_samples": samples}}
         for setting, chosen in settings.items():
-            inferer = RestorationInferer(scheduler, num_inference_steps=5, **options, **chosen)
+            inferer = RestorationInferer(scheduler, **options, **chosen)
             yield f"{name}: {setting}", shown(inferer(mu, network, items=keys))
 
 

@@ -105,12 +105,12 @@ def _train(root: Path, tau: float, arguments: argparse.Namespace) -> Path:
 
 def _evaluate(network: Any, scheduler: Any, arguments: argparse.Namespace) -> Any:
     """The figures of each setting, means over the development photographs; the sampler is the bundle's."""
-    options = bundle_sampler(arguments.bundle) | {"num_inference_steps": 5, "seed": arguments.seed}
+    sampler = bundle_sampler(arguments.bundle, steps=5)
     files = [arguments.dataset_dir / f"{name}.png" for name in DEVELOPMENT]
     dataset = photographs(arguments.bundle, files, arguments.amount, arguments.seed)
     for setting, chosen in SETTINGS.items():
         figures: dict[str, dict[str, list[float]]] = {}
-        inferer = RestorationInferer(scheduler, **options, **chosen)
+        inferer = RestorationInferer(scheduler, sampler, seed=arguments.seed, **chosen)
         for index in range(len(dataset)):
             item = dataset[index]
             mu, truth = (middle(item[name], arguments.crop) for name in ("mu", "reference"))

@@ -28,13 +28,13 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import SAMPLER, about_run, bundle_sampler, load_model, set_threads, write_result
+from common import about_run, bundle_sampler, load_model, set_threads, write_result
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
 from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
@@ -53,25 +53,20 @@ from monai_d3gm.metrics import (
     radial_power_spectrum,
 )
 from monai_d3gm.networks.checkpoint import weights_hash
+from monai_d3gm.sde import Sampler
 
-POSTERIOR: dict[str, Any] = {
-    "order": 1,
-    "eta": 1.0,
-    "t_first": None,
-    "t_min": 0.02,
-    "grid_power": 1.0,
-    "noise_scaling": None,
-    "last_prior_scales": [],
-}
-SAMPLERS: dict[str, dict[str, Any]] = {
+POSTERIOR = Sampler(order=1, eta=1.0)
+SAMPLERS: dict[str, Sampler] = {
     "exact posterior, rho": POSTERIOR,
-    "exact posterior, t": {**POSTERIOR, "grid": "t"},
-    "posterior of order 2, rho": {**POSTERIOR, "order": 2},
-    "DDIM, rho": {**POSTERIOR, "eta": 0.0},
-    "ODE of order 2, rho": {**POSTERIOR, "eta": 0.0, "order": 2},
-    "ODE of order 3, rho": {**POSTERIOR, "eta": 0.0, "order": 3},
-    "Euler-Maruyama, t": {**POSTERIOR, "solver": "euler_maruyama", "grid": "t"},
+    "exact posterior, t": replace(POSTERIOR, grid="t"),
+    "posterior of order 2, rho": replace(POSTERIOR, order=2),
+    "DDIM, rho": replace(POSTERIOR, eta=0.0),
+    "ODE of order 2, rho": replace(POSTERIOR, eta=0.0, order=2),
+    "ODE of order 3, rho": replace(POSTERIOR, eta=0.0, order=3),
+    "Euler-Maruyama, t": replace(POSTERIOR, solver="euler_maruyama", grid="t"),
 }
+# what a search combines
+SEARCHED = ("order", "eta", "t_first", "t_min", "grid_power", "noise_scaling", "last_prior_scales")
 # what a refinement moves: lowest, highest, first move
 MOVES = {
     "eta": (0.0, 2.0, 0.1),
@@ -117,7 +112,7 @@ def main() -> None:
     parser.add_argument("--noise-scalings", nargs="+", type=json.loads, default=[None], help="such as [0.08,0.6]")
     parser.add_argument("--last-prior-scales", nargs="+", type=json.loads, default=[[]], help="such as [0.5]")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="further samplers of a search")
-    parser.add_argument("--reference", type=json.loads, default=POSTERIOR | {"num_inference_steps": 100}, help="JSON")
+    parser.add_argument("--reference", type=json.loads, default={"steps": 100}, help="JSON, options of its sampler")
     parser.add_argument("--exact", type=int, default=0, metavar="N", help="evaluations of the exact solution")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8)
@@ -132,31 +127,30 @@ def main() -> None:
     weights = arguments.weights or Path(find_bundle_root(arguments.bundle)) / "models" / "model.pt"
     network, scheduler = load_model(arguments.bundle, weights)
     network = network.to(arguments.device)
-    samplers = {"reference": arguments.reference, **_samplers(arguments)}
-    own = bundle_sampler(arguments.bundle)
+    clip = bundle_sampler(arguments.bundle).clip
+    samplers = {"reference": replace(POSTERIOR, **arguments.reference), **_samplers(arguments)}
+    samplers = {name: replace(sampler, clip=clip) for name, sampler in samplers.items()}
     common = {"num_samples": arguments.samples, "batch_size": arguments.batch, "seed": arguments.seed}
-    common |= {"clip": own.get("clip")}
     rows: list[dict[str, Any]] = []
     cases = list(_cases(arguments))
     solutions = [_exact(case, network, scheduler, common, arguments) for case in cases]
-    counts = sorted({options["num_inference_steps"] for name, options in samplers.items() if name != "reference"})
+    counts = sorted({sampler.steps for name, sampler in samplers.items() if name != "reference"})
     with tqdm(total=len(cases) * (len(samplers) + len(counts) * arguments.refine), unit="sampler") as bar:
 
         def run(name: str) -> float:
-            options = samplers[name]
-            restore = RestorationInferer(scheduler, **common | options)
+            restore = RestorationInferer(scheduler, samplers[name], **common)
             for case, solution in zip(cases, solutions, strict=True):
-                exact = solution if options["eta"] == 0 else None
+                exact = solution if samplers[name].eta == 0 else None
                 rows.extend(_figures(case, name, restore, network, exact, arguments.device))
                 bar.update()
             return _excess(rows, name)
 
-        def further(options: dict[str, Any]) -> float:
-            known = next((name for name, each in samplers.items() if each == options), None)
+        def further(sampler: Sampler) -> float:
+            known = next((name for name, each in samplers.items() if each == sampler), None)
             if known is not None:
                 return _excess(rows, known)
-            name = _name(options, options["num_inference_steps"])
-            samplers[name] = options
+            name = _name(sampler)
+            samplers[name] = sampler
             return run(name)
 
         for name in samplers:
@@ -170,18 +164,23 @@ def main() -> None:
     if arguments.output:
         command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "weights")}
         result = {"command": command, "weights": weights_hash(weights), **about_run(arguments.device)}
-        result |= {"tolerances": TOLERANCES, "samplers": samplers, "table": table, "rows": rows}
+        result |= {
+            "tolerances": TOLERANCES,
+            "samplers": {name: sampler.config() for name, sampler in samplers.items()},
+            "table": table,
+            "rows": rows,
+        }
         write_result(arguments.output, result)
 
 
-def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def _samplers(arguments: argparse.Namespace) -> dict[str, Sampler]:
     """The samplers that are judged, by name; those that the solver does not have are left out."""
     counts = arguments.evaluations or ([1, 2, 3, 5, 10, 20, 100] if arguments.what == "curve" else [3, 4, 5])
-    own = POSTERIOR | {name: value for name, value in bundle_sampler(arguments.bundle).items() if name in POSTERIOR}
+    own = bundle_sampler(arguments.bundle)
     if arguments.what == "curve":
         kinds = {"the bundle's": own, **SAMPLERS}
-        return {f"{name}: {n}": {**kind, "num_inference_steps": n} for name, kind in kinds.items() for n in counts}
-    chosen = {f"the bundle's: {n}": {**own, "num_inference_steps": n} for n in counts}
+        return {f"{name}: {n}": replace(kind, steps=n) for name, kind in kinds.items() for n in counts}
+    chosen = {f"the bundle's: {n}": replace(own, steps=n) for n in counts}
     ranges = (
         arguments.orders,
         arguments.etas,
@@ -192,24 +191,27 @@ def _samplers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         arguments.last_prior_scales,
     )
     for n, *values in itertools.product(counts, *ranges):
-        options = dict(zip(SAMPLER, values, strict=True))
-        noisy = options["eta"] != 0
+        options = dict(zip(SEARCHED, values, strict=True))
+        noisy = options["eta"] not in (0, [0, 0])
         if (noisy and options["order"] > 2) or (options["t_first"] or 1) <= options["t_min"]:
             continue
-        chosen[_name(options, n)] = {**options, "num_inference_steps": n}
+        sampler = Sampler(steps=n, **options)
+        chosen[_name(sampler)] = sampler
     return chosen
 
 
-def _name(options: dict[str, Any], evaluations: int) -> str:
-    return ", ".join(f"{key} {options[key]}" for key in SAMPLER) + f": {evaluations}"
+def _name(sampler: Sampler) -> str:
+    options = sampler.config()
+    return ", ".join(f"{key} {options[key]}" for key in SEARCHED) + f": {sampler.steps}"
 
 
-def _refine(sampler: dict[str, Any], count: int, excess: Callable[[dict[str, Any]], float]) -> None:
+def _refine(sampler: Sampler, count: int, excess: Callable[[Sampler], float]) -> None:
     """Asks for the excess of ``count`` samplers on the way that Nelder and Mead's method takes from one, to 0.001.
 
     What it has of `MOVES` is moved: no noise stays no noise, and a spacing without ``t_first`` stays without.
     """
-    numbers = {key: np.atleast_1d(sampler[key]) for key in MOVES if sampler[key]}
+    options = sampler.config()
+    numbers = {key: np.atleast_1d(options[key]) for key in MOVES if options[key]}
     keys = [key for key, values in numbers.items() for _ in values]
     lowest, highest, move = np.array([MOVES[key] for key in keys]).T
     first = np.concatenate(list(numbers.values()))
@@ -217,10 +219,11 @@ def _refine(sampler: dict[str, Any], count: int, excess: Callable[[dict[str, Any
 
     def moved(x: NDArray[np.float64]) -> float:
         found = {key: [round(float(v), 3) for v, k in zip(x, keys, strict=True) if k == key] for key in numbers}
-        return excess(sampler | {key: v if isinstance(sampler[key], list) else v[0] for key, v in found.items()})
+        changes = {key: v if isinstance(options[key], list) else v[0] for key, v in found.items()}
+        return excess(replace(sampler, **changes))
 
-    options = {"maxfev": count, "initial_simplex": np.stack([first, *corners]), "xatol": 0.0, "fatol": 0.0}
-    minimize(moved, first, method="Nelder-Mead", bounds=list(zip(lowest, highest, strict=True)), options=options)
+    limits = {"maxfev": count, "initial_simplex": np.stack([first, *corners]), "xatol": 0.0, "fatol": 0.0}
+    minimize(moved, first, method="Nelder-Mead", bounds=list(zip(lowest, highest, strict=True)), options=limits)
 
 
 def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
@@ -261,8 +264,11 @@ def _exact(case: Case, network: Any, scheduler: Any, common: dict[str, Any], arg
     """The first samples by the probability-flow equation in many steps, or None where they are not asked for."""
     if not arguments.exact:
         return None
-    options = POSTERIOR | {"eta": 0.0, "order": 3, "num_inference_steps": arguments.exact, "num_samples": 1}
-    return _restore(case, RestorationInferer(scheduler, **common | options), network, arguments.device)[0]
+    clip = bundle_sampler(arguments.bundle).clip
+    restore = RestorationInferer(
+        scheduler, Sampler(steps=arguments.exact, order=3, clip=clip), **common | {"num_samples": 1}
+    )
+    return _restore(case, restore, network, arguments.device)[0]
 
 
 def _figures(

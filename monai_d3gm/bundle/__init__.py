@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_d3gm.bundle.command_line import check_command_line
+from monai_d3gm.bundle.command_line import check_argument, check_command_line
 from monai_d3gm.bundle.errors import BundleError, explain, is_refusal, root_cause
 from monai_d3gm.bundle.find import find_bundle_root, read_json
 from monai_d3gm.bundle.run import accepted_kinds, make_workflow, prepare, run_workflow
@@ -10,6 +10,7 @@ from monai_d3gm.bundle.run import accepted_kinds, make_workflow, prepare, run_wo
 __all__ = [
     "BundleError",
     "accepted_kinds",
+    "check_argument",
     "check_command_line",
     "explain",
     "find_bundle_root",

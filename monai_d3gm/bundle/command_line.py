@@ -11,23 +11,25 @@ import ast
 import difflib
 import inspect
 import json
+import pydoc
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from monai_d3gm.bundle.errors import BundleError, is_refusal, root_cause
 
-__all__ = ["check_command_line", "command_line_options"]
+__all__ = ["check_argument", "check_command_line", "command_line_options"]
 
 
 def check_command_line() -> None:
     """Refuse what the command line ``python -m monai.bundle run`` gets wrong, and let its errors end in their cause.
 
-    A key is known if the config files have it at their top level; of a nested key (``a::b``) the first part counts.
+    A key is known if the config files have it at their top level, and a nested key (``a::b``) if the component ``a``
+    has such an argument.
     Where the config has a number or a truth value, the command line must give one (Fire takes ``false`` for text, and
     text for true). From then on an error ends the program with its cause as the last line on stderr. Without such a
     command line nothing is done.
@@ -53,8 +55,39 @@ def check_command_line() -> None:
             near = difflib.get_close_matches(first, known, n=3)
             hint = f"did you mean {' or '.join('--' + name for name in near)}?" if near else "see docs/README.md."
             raise BundleError(f"unknown key --{key}; {hint}")
+        check_argument(config, key)
         if len(values) == 1:
             _check_kind(key, values[0], config.get(key))
+
+
+def check_argument(config: Mapping[str, Any], key: str) -> None:
+    """Refuse a nested key whose component has no such argument; others pass.
+
+    Args:
+        config: the components by name.
+        key: such as ``sampler::eta``.
+
+    Raises:
+        BundleError: naming the arguments that there are.
+
+    >>> config = {"sampler": {"_target_": "monai_d3gm.sde.Sampler"}}
+    >>> check_argument(config, "sampler::eta")
+    >>> check_argument(config, "sampler::etta")
+    Traceback (most recent call last):
+    monai_d3gm.bundle.errors.BundleError: unknown key sampler::etta; did you mean eta?
+    """
+    *path, name = re.split("::|#", key)
+    entry: Any = config
+    for part in path:
+        entry = entry.get(part) if isinstance(entry, Mapping) else None
+    target = pydoc.locate(entry["_target_"]) if isinstance(entry, Mapping) and "_target_" in entry else None
+    if not path or not callable(target) or name.startswith("_"):
+        return
+    arguments = inspect.signature(target).parameters
+    if name not in arguments and all(each.kind is not each.VAR_KEYWORD for each in arguments.values()):
+        near = difflib.get_close_matches(name, arguments, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(arguments)}."
+        raise BundleError(f"unknown key {key}; {hint}")
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:

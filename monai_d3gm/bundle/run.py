@@ -41,8 +41,7 @@ def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) 
 
     parser = make_workflow(root, config, {**settings, "dataset_dir": folder}).parser
     usable_device(parser.get_parsed_content("device"))
-    parser.get_parsed_content("inferer")
-    parameters = parser.get_parsed_content("parameters") | {k: v for k, v in settings.items() if k != "progress"}
+    parameters = parser.get_parsed_content("record") | {k: v for k, v in settings.items() if k != "progress"}
     origin = {
         "version": __version__,
         "config": _sha256(root / "configs" / config),

@@ -101,7 +101,7 @@ def _fit(
     collect.attach(parsed("evaluator"))
     workflow.run()
     workflow.finalize()
-    return parsed("weights"), collect.fit(parsed("parameters"), coverage)
+    return parsed("weights"), collect.fit(parsed("record"), coverage)
 
 
 def _table(conditions: list[CalibrationCondition]) -> str:

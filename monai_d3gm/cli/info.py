@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
 _CONFIG = "inference.json"
-_DEFAULTS = ("num_inference_steps", "num_samples", "fidelity", "order", "eta", "seed")
+_DEFAULTS = ("num_inference_steps", "num_samples", "fidelity", "seed")
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,6 +39,8 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def _facts(root: Path) -> dict[str, Any]:
+    from monai.bundle import ConfigParser
+
     from monai_d3gm.data.formats.base import FORMATS
     from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
@@ -53,6 +55,7 @@ def _facts(root: Path) -> dict[str, Any]:
         "intended_use": metadata.get("intended_use", ""),
         "inputs": [FORMATS[kind].title for kind in accepted_kinds(root, _CONFIG)],
         "defaults": {name: config[name] for name in _DEFAULTS if name in config},
+        "sampler": ConfigParser(config).get_parsed_content("sampler").config(),
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:.1f} MB",
         "sha256": weights_hash(weights),
         "parameters": sum(tensor.numel() for tensor in content["model"].values()),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, is_refusal, read_json, root_cause
+from monai_d3gm.bundle import BundleError, check_argument, is_refusal, read_json, root_cause
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -33,8 +35,13 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("steps", "num_inference_steps", {"type": int, "help": "evaluations of the network for each sample"}),
     ("samples", "num_samples", {"type": int, "help": "samples drawn; above 1 their standard deviation is written too"}),
     ("fidelity", "fidelity", {"type": float, "help": "0 samples, 1 takes the most faithful evaluation, or between"}),
-    ("order", "order", {"type": int, "help": "order of the solver, 1 to 3"}),
-    ("eta", "eta", {"type": float, "help": "0 the probability-flow ODE, 1 the exact posterior"}),
+    ("order", "sampler::order", {"type": int, "help": "order of the solver, 1 to 3"}),
+    (
+        "eta",
+        "sampler::eta",
+        {"type": float, "nargs": "+", "help": "share of noise in each step, or in the first and last"},
+    ),
+    ("sampler", "sampler", {"action": "append", "help": "NAME=VALUE, any option of the sampler; may be repeated"}),
     ("seed", "seed", {"type": int, "help": "of masks, simulation and sampling"}),
     ("device", "device", {"help": "where the network runs: cpu, cuda, cuda:1, ..."}),
     ("roi", "roi_size", {"type": int, "help": "extent of the tiles in which the network is evaluated"}),
@@ -63,7 +70,7 @@ _SWITCHES = (
     ("no-baseline", "baseline", False, "make no other baselines than the degraded input"),
     ("no-progress", "progress", False, "show no progress bars"),
 )
-_FLAGS = {key: f"--{flag}" for flag, key, *_ in (*_OPTIONS, *_SWITCHES)}
+_FLAGS = {str(key): f"--{flag}" for flag, key, *_ in (*_OPTIONS, *_SWITCHES)}
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -97,13 +104,41 @@ def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dic
     known = read_json(root / "configs" / config)
     given = {key: value for key, value in vars(arguments).items() if key in _FLAGS}
     for key in given:
-        if key not in known:
-            accepted = ", ".join(flag for name, flag in _FLAGS.items() if name in known)
+        if _component(key) not in known:
+            accepted = ", ".join(flag for name, flag in _FLAGS.items() if _component(name) in known)
             raise BundleError(f"bundle {root.name} has no option {_FLAGS[key]}; accepted: {accepted}.")
+    for text in given.pop("sampler", ()):
+        given |= _sampler_option(text)
     return given
 
 
-@contextmanager
+def _component(key: str) -> str:
+    """The key of the config that an option sets, or sets an argument of."""
+    return key.partition("::")[0]
+
+
+def _sampler_option(text: str) -> dict[str, Any]:
+    """An option of the sampler, as its key and value; text is a plain word, which MONAI does not evaluate.
+
+    >>> _sampler_option("eta=[0, 1.6]"), _sampler_option("grid=t")
+    ({'sampler::eta': [0, 1.6]}, {'sampler::grid': 't'})
+    """
+    name, _, value = text.partition("=")
+    given: Any = value
+    if not re.fullmatch(r"[A-Za-z]\w*", value) or value == "null":
+        with contextlib.suppress(ValueError):
+            given = json.loads(value)
+        numbers = given if isinstance(given, list) else [given]
+        if given is not None and not all(isinstance(number, int | float) for number in numbers):
+            raise BundleError(
+                f"--sampler is {text!r}; accepted: NAME=VALUE, with a number, a list of numbers, null or a word."
+            )
+    key = f"sampler::{name}"
+    check_argument({"sampler": {"_target_": "monai_d3gm.sde.Sampler"}}, key)
+    return {key: given}
+
+
+@contextlib.contextmanager
 def before_anything() -> Iterator[None]:
     """Turn a refusal in the block, where nothing has been done yet, into one of the command.
 

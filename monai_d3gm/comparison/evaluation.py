@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from monai_d3gm.metrics import (
     photograph_detail,
 )
 from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import DiffusionProcess
+from monai_d3gm.sde import DiffusionProcess, Sampler
 
 __all__ = ["FIGURES", "Evaluator", "Item", "crps", "means", "process_scheduler"]
 
@@ -120,8 +119,8 @@ def crps(samples: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
 class Evaluator:
     """Takes figures and keeps them in ``folder``, one file for each network, process, setting, seed and image.
 
-    What a file holds is a function of what it is named by: the hash of the weights, the process, the setting, the seed
-    and the hash of the image. So a run that was killed goes on, and a change of any of them is taken anew.
+    What a file holds is a function of what it is named by: the hash of the weights, the inferer's configuration and the
+    hash of the image. So a run that was killed goes on, and a change of any of them is taken anew.
 
     Args:
         experiment: what is compared.
@@ -183,10 +182,11 @@ class Evaluator:
             condition: the data.
         """
         inferer = setting.inferer(scheduler, seed, self._clip)
-        made_by = {"weights": weights, "process": scheduler.process.config(), "setting": asdict(setting), "seed": seed}
+        besides = {"consistency": setting.consistency, "start_noise": setting.start_noise}
+        made_by = {"weights": weights, **inferer.config(), **besides}
         rows: list[Row] = []
         for item in self.items(condition):
-            unit = {**made_by, "clip": self._clip, "item": item.key, "content": item.digest}
+            unit = {**made_by, "item": item.key, "content": item.digest}
             name = hashlib.sha256(json.dumps(unit, sort_keys=True).encode()).hexdigest()[:24]
             file = self.folder / f"{name}.json"
             if not file.is_file():
@@ -214,7 +214,7 @@ class Evaluator:
 
         initial = None
         if setting.start_noise is not None:
-            first = Setting(steps=1, samples=1).inferer(scheduler, inferer.options["seed"], self._clip)
+            first = Setting(Sampler(steps=1), samples=1).inferer(scheduler, inferer.seed, self._clip)
             initial = first(mu, network, consistency, items=[item.key])
         inferer.moments(mu, network, consistency, items=[item.key], initial=initial, of=keep)
         return torch.cat(seen)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import T_MIN, DiffusionProcess, process_from_config
+from monai_d3gm.sde import DiffusionProcess, Sampler, process_from_config
 
 __all__ = ["CRITERIA", "Condition", "Experiment", "ExperimentError", "Method", "Network", "Setting", "same_curves"]
 
@@ -41,22 +41,20 @@ class Setting:
     """How images are drawn; the noise levels c / a stand for the times at which a process has them.
 
     Attributes:
-        steps: evaluations of the network.
-        solver, order, eta, grid, temperature, fidelity: as `RestorationInferer` has them.
-        first_noise: c / a to which the first step leads; None spaces it as the others.
-        last_noise: c / a of the last evaluation; None is at ``t = 0.02``.
+        sampler: every option of the trajectory.
+        fidelity: as `RestorationInferer` has it.
+        first_noise: c / a to which the first step leads, in place of the sampler's ``t_first``.
+        last_noise: c / a of the last evaluation, in place of its ``t_min``.
         start_noise: c / a at which sampling starts from an estimate, that of one evaluation at ``t = 1``, in place of
-            the prior; None starts from the prior.
+            its ``start``; None starts from the prior.
         consistency: hold the measurement at every step, where there is one.
         samples: drawn for each image.
+
+    Raises:
+        ExperimentError: a noise level is given together with the time that it stands for.
     """
 
-    steps: int = 5
-    solver: str = "exponential"
-    order: int = 2
-    eta: float = 0.0
-    grid: str = "rho"
-    temperature: float = 1.0
+    sampler: Sampler = Sampler()
     fidelity: float = 0.0
     first_noise: float | None = None
     last_noise: float | None = None
@@ -64,22 +62,34 @@ class Setting:
     consistency: bool = True
     samples: int = 2
 
+    def __post_init__(self) -> None:
+        for noise, time in _TIMES_OF.items():
+            if getattr(self, noise) is not None and getattr(self.sampler, time) != getattr(Sampler, time):
+                raise ExperimentError(f"settings has both {noise} and {time}; accepted: one of them.")
+
     @property
     def evaluations(self) -> int:
         """Evaluations of the network for one sample, the estimate's with them."""
-        return (1 if self.fidelity == 1 else self.steps) + (self.start_noise is not None)
+        return (1 if self.fidelity == 1 else self.sampler.steps) + (self.start_noise is not None)
 
     @property
     def family(self) -> str:
         """All but the number of steps, in words."""
-        words = [f"order {self.order}" if self.solver == "exponential" else self.solver.replace("_", "-")]
-        words.append(f"eta {self.eta:g}")
-        if self.grid != "rho":
-            words.append(f"grid {self.grid}")
+        sampler, usual = self.sampler, Sampler()
+        words = [f"order {sampler.order}" if sampler.solver == "exponential" else sampler.solver.replace("_", "-")]
+        words.append(f"eta {_short(sampler.eta)}")
+        if sampler.grid != "rho":
+            words.append(f"grid {sampler.grid}")
         noises = {"first step to": self.first_noise, "to": self.last_noise, "from the estimate at": self.start_noise}
         words += [f"{name} c/a {noise:g}" for name, noise in noises.items() if noise is not None]
-        others = {"temperature": (self.temperature, 1), "fidelity": (self.fidelity, 0), "samples": (self.samples, 2)}
-        words += [f"{name} {value:g}" for name, (value, usual) in others.items() if value != usual]
+        named = ("steps", "solver", "order", "eta", "grid")
+        others = {name: value for name, value in sampler.config().items() if name not in named}
+        words += [f"{name} {_short(value)}" for name, value in others.items() if value != usual.config()[name]]
+        words += [
+            f"{name} {value:g}"
+            for name, value, kept in (("fidelity", self.fidelity, 0), ("samples", self.samples, 2))
+            if value != kept
+        ]
         if not self.consistency:
             words.append("without consistency")
         return ", ".join(words)
@@ -88,34 +98,41 @@ class Setting:
         return f"{self.evaluations} evaluation{'s' * (self.evaluations > 1)}: {self.family}"
 
     def inferer(self, scheduler: D3GMScheduler, seed: int, clip: Sequence[float] | None = None) -> RestorationInferer:
-        """The sampler of this setting for a scheduler's process.
+        """The inferer of this setting for a scheduler's process.
+
+        Args:
+            scheduler: with the process.
+            seed: of the noise.
+            clip: range to which predictions are clipped, unless the sampler has one.
 
         Raises:
             ValueError: the process does not reach a noise level, or an option is out of range.
         """
-        process = scheduler.process
-        last = T_MIN if self.last_noise is None else _time(process, "last_noise", self.last_noise)
-        start = 1.0 if self.start_noise is None else _time(process, "start_noise", self.start_noise)
-        leap = None
-        if self.first_noise is not None and 1 < self.steps and self.fidelity < 1:
+        process, sampler = scheduler.process, self.sampler
+        start = sampler.start if self.start_noise is None else _time(process, "start_noise", self.start_noise)
+        last = sampler.t_min if self.last_noise is None else _time(process, "last_noise", self.last_noise)
+        leap = sampler.t_first
+        if self.first_noise is not None and 1 < sampler.steps and self.fidelity < 1:
             first = _time(process, "first_noise", self.first_noise)
             leap = first if first < start else None
-        return RestorationInferer(
-            scheduler,
-            num_inference_steps=self.steps,
-            order=self.order,
-            eta=self.eta,
-            fidelity=self.fidelity,
-            num_samples=self.samples,
-            seed=seed,
-            solver=self.solver,
-            grid=self.grid,
-            t_min=min(last, start / 2),
-            t_first=leap,
-            start=start,
-            temperature=self.temperature,
-            clip=None if clip is None else (float(clip[0]), float(clip[1])),
-        )
+        times: dict[str, Any] = {"start": start, "t_min": min(last, start / 2), "t_first": leap}
+        sampler = replace(sampler, **times, clip=clip if sampler.clip is None else sampler.clip)
+        return RestorationInferer(scheduler, sampler, fidelity=self.fidelity, num_samples=self.samples, seed=seed)
+
+
+_TIMES_OF = {"first_noise": "t_first", "last_noise": "t_min", "start_noise": "start"}
+"""The options of a sampler that noise levels stand for."""
+
+
+def _short(value: Any) -> str:
+    """Numbers without trailing zeros.
+
+    >>> _short(1.0), _short((0.0, 1.6)), _short("t")
+    ('1', '[0, 1.6]', 't')
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _time(process: DiffusionProcess, name: str, noise: float) -> float:
@@ -127,16 +144,28 @@ def _time(process: DiffusionProcess, name: str, noise: float) -> float:
 
 
 def settings_from(entries: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """The settings of a list of entries; lists of values are multiplied out.
+    """The settings of a list of entries, whose keys are those of `Setting` and of `Sampler`.
+
+    Every list is a choice of values and multiplied out; a value that is a list itself stands in a list.
 
     >>> [str(setting) for setting in settings_from([{"steps": [1, 5], "order": 1}])]
     ['1 evaluation: order 1, eta 0', '5 evaluations: order 1, eta 0']
+    >>> [str(setting) for setting in settings_from([{"eta": [[0, 1.6]], "temperature": 0.5}])]
+    ['5 evaluations: order 2, eta [0, 1.6], temperature 0.5']
     """
+    sampling = [field.name for field in fields(Sampler)]
+    others = [field.name for field in fields(Setting) if field.name != "sampler"]
     found: list[Setting] = []
     for entry in entries:
-        _check_keys("settings", entry, [field.name for field in fields(Setting)])
+        _check_keys("settings", entry, [*sampling, *others])
         values = [value if isinstance(value, list) else [value] for value in entry.values()]
-        found += [Setting(**dict(zip(entry, chosen, strict=True))) for chosen in itertools.product(*values)]
+        for chosen in itertools.product(*values):
+            pairs = dict(zip(entry, chosen, strict=True))
+            try:
+                sampler = Sampler(**{name: value for name, value in pairs.items() if name in sampling})
+            except ValueError as error:
+                raise ExperimentError(f"settings: {error}") from error
+            found.append(Setting(sampler, **{name: value for name, value in pairs.items() if name in others}))
     if not found:
         raise ExperimentError("settings is empty; accepted: at least one.")
     return list(dict.fromkeys(found))
@@ -211,7 +240,7 @@ class Experiment:
               ``{bundle_root}`` are replaced, it is not trained.
             - ``methods``: name -> ``{"network": name, "process": {...}}``; without it each network under the process
               that it is trained for.
-            - ``settings``: of the sampler, `Setting`; lists are multiplied out.
+            - ``settings``: keys of `Setting` and of `Sampler`; lists are multiplied out (`settings_from`).
             - ``choosing``, ``final``: name -> `Condition`. Each method's settings are chosen on the first, by each of
               ``criteria`` (``psnr``, ``crps``) and over ``choosing_seeds``, and the figures taken on the second.
             - ``seeds``: of training and sampling.

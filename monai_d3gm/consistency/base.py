@@ -95,8 +95,11 @@ class MeasurementConsistency(ABC):
 
     @property
     @abstractmethod
-    def gain(self) -> float:
-        """g = tr(A A^H) / m: the mean square of A x over the m numbers measured, for white x of unit variance."""
+    def gain(self) -> float | Tensor:
+        """g = tr(A A^H) / m: the mean square of A x over the m numbers measured, for white x of unit variance.
+
+        A number, or float64 on the CPU, (1,) or one for each image (B,). It depends on no other image of the batch.
+        """
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -98,9 +98,11 @@ class KspaceConsistency(MeasurementConsistency):
         return (2, *self._zero_filled.shape[-2:])
 
     @property
-    def gain(self) -> float:
-        """tr(A A^H) / m: the mean over the coils of |S|^2, and 1 without maps."""
-        return 1.0 if self.sensitivity_maps is None else float(self.sensitivity_maps.abs().square().mean())
+    def gain(self) -> float | Tensor:
+        """tr(A A^H) / m of each image: the mean over coils and pixels of |S|^2, and 1 without maps."""
+        if self.sensitivity_maps is None:
+            return 1.0
+        return self.sensitivity_maps.abs().square().flatten(1).mean(1, dtype=torch.float64).cpu()
 
     def forward(self, x: Tensor) -> Tensor:
         """A x = M F S x: images (B, 2, H, W) to k-space, complex (B, H, W) or (B, coils, H, W), zero off the mask."""

@@ -135,10 +135,11 @@ class RestorationEvaluator(SupervisedEvaluator):
     >>> from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, bundled_epi_path, collate_slices
     >>> from monai_d3gm.networks.nets import ConditionalNAFNet
     >>> from monai_d3gm.networks.schedulers import D3GMScheduler
+    >>> from monai_d3gm.sde import Sampler
     >>> dataset = KspaceSliceDataset(bundled_epi_path(), slices=2)
     >>> loader = DataLoader(dataset, batch_sampler=VolumeBatchSampler(dataset), collate_fn=collate_slices)
     >>> network = ConditionalNAFNet(width=4, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,))
-    >>> inferer = RestorationInferer(D3GMScheduler(), num_inference_steps=1)
+    >>> inferer = RestorationInferer(D3GMScheduler(), Sampler(steps=1))
     >>> evaluator = RestorationEvaluator("cpu", loader, network, inferer, baseline=False, progress=False)
     >>> evaluator.run()
     >>> evaluator.state.volume.images["D3GM"].shape

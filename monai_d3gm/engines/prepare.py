@@ -244,9 +244,10 @@ class ErrorMapPrepareBatch(PrepareBatch):
     Example:
         >>> from monai_d3gm.inferers import RestorationInferer
         >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+        >>> from monai_d3gm.sde import Sampler
         >>> from monai_d3gm.trust import ErrorMap
         >>> net = ConditionalNAFNet(in_channels=2, out_channels=1, width=4, encoder_blocks=(1,), decoder_blocks=(1,))
-        >>> restore = RestorationInferer(D3GMScheduler(), num_inference_steps=1)
+        >>> restore = RestorationInferer(D3GMScheduler(), Sampler(steps=1))
         >>> prepare = ErrorMapPrepareBatch(restore, net, ErrorMap(net, 0.1))
         >>> batch = {"image": torch.ones(2, 1, 8, 8), "mu": torch.zeros(2, 1, 8, 8), "key": ["a", "b"]}
         >>> features, error = prepare(batch, "cpu")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import Step, sample
+from monai_d3gm.sde import Sampler, Step, sample
 
 __all__ = ["D3GMInferer"]
 
@@ -102,7 +102,8 @@ class D3GMInferer(DiffusionInferer):
         conditioning: Tensor | None = None,
         mode: str = "concat",
         verbose: bool = True,
-        **options: Any,
+        sampler: Sampler | None = None,
+        **arguments: Any,
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Sample x_0 given mu over ``scheduler.timesteps`` (5 until ``set_timesteps`` says otherwise).
 
@@ -115,8 +116,8 @@ class D3GMInferer(DiffusionInferer):
             conditioning: mu.
             mode: ``concat``.
             verbose: show a progress bar.
-            options: further arguments of :func:`monai_d3gm.sde.sample`: order, eta, temperature, seed, items, clip,
-                correct, noise_factor.
+            sampler: the options of the trajectory but for its times; ``Sampler()`` when left out.
+            arguments: further ones of :func:`monai_d3gm.sde.sample`: seed, items, correct.
 
         Returns:
             (B, C, *spatial); with ``save_intermediates`` a pair of it and the list of intermediate states.
@@ -127,11 +128,12 @@ class D3GMInferer(DiffusionInferer):
             missing = "diffusion_model" if diffusion_model is None else "conditioning"
             raise ValueError(f"{missing} is None; sampling needs the network and mu, the degraded image")
         scheduler = self.scheduler if scheduler is None else scheduler
+        sampler = Sampler() if sampler is None else sampler
         timesteps = scheduler.timesteps.tolist()
         times = [*scheduler.time_of(scheduler.timesteps).tolist(), 0.0]
         if input_noise is not None:
             mean, std = scheduler.process.prior(conditioning)
-            options["state"] = mean + options.get("temperature", 1.0) * std * input_noise
+            arguments["state"] = mean + sampler.temperature * std * input_noise
         intermediates: list[Tensor] = []
         with tqdm(total=len(timesteps), disable=not verbose, desc="sampling", leave=False) as bar:
 
@@ -145,9 +147,10 @@ class D3GMInferer(DiffusionInferer):
                     scheduler.denoiser(diffusion_model),
                     conditioning,
                     scheduler.process,
+                    sampler=sampler,
                     times=times,
                     callback=report,
-                    **options,
+                    **arguments,
                 )
         return (image, intermediates) if save_intermediates else image
 

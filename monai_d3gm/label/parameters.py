@@ -20,10 +20,10 @@ OUTPUTS = ("restored", "std", "interval", "panel")
 _MOST = {"num_inference_steps": 100, "num_samples": 100}
 """A request that asked for more would keep all others waiting."""
 
-_BESIDES = ("frame", "contrast", "simulate")
+_BESIDES = ("num_inference_steps", "num_samples", "fidelity", "seed", "roi_size", "frame", "contrast", "simulate")
 """Keys that a request may set though they are not among a bundle's ``parameters``."""
 
-_SERVERS = ("device", "batch_size", "process")
+_SERVERS = ("device",)
 """Keys among the ``parameters`` that are the server's own."""
 
 _FOREIGN = ("client_id", "device", "label", "label_info", "label_tag", "logging", "result_dtype", "result_extension")

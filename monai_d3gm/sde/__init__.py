@@ -1,4 +1,4 @@
-"""The mathematics of the D3GM: clock, processes, solvers, keyed noise and discrepancy measures. Needs torch only."""
+"""The mathematics of the D3GM: clock, processes, solvers, sampler, keyed noise, discrepancy. Needs torch only."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ from monai_d3gm.sde.processes import (
     VariancePreservingProcess,
     process_from_config,
 )
-from monai_d3gm.sde.solvers import SOLVERS, T_MIN, Step, sample, time_grid
+from monai_d3gm.sde.sampler import GRIDS, Sampler
+from monai_d3gm.sde.sampling import Step, sample
+from monai_d3gm.sde.solvers import SOLVERS
 
 __all__ = [
     "Clock",
     "CoefficientDecoupledProcess",
     "D3GMProcess",
     "DiffusionProcess",
+    "GRIDS",
     "INITIAL_STEP",
     "OrnsteinUhlenbeckBridge",
     "OrnsteinUhlenbeckProcess",
     "PROCESSES",
     "SCHEDULES",
     "SOLVERS",
+    "Sampler",
     "Step",
-    "T_MIN",
     "TemporalDiscrepancy",
     "VariancePreservingProcess",
     "calibrate_tau",
@@ -45,5 +48,4 @@ __all__ = [
     "proposition2_bound",
     "sample",
     "temporal_discrepancy",
-    "time_grid",
 ]

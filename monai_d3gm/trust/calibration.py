@@ -23,6 +23,7 @@ from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import foreground_mask
+from monai_d3gm.sde import Sampler
 from monai_d3gm.trust.conformal import (
     MIN_BOUND_SUBJECTS,
     Bound,
@@ -45,7 +46,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SUBJECT_PATTERN = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)"
-HARMLESS = ("seed", "device", "slices", "roi_size", "batch_size", "noise_std")
+HARMLESS = ("seed", "device", "slices", "roi_size", "overlap", "batch_size", "compile", "noise_std")
 """Parameters of a run that may differ from those of the calibration."""
 
 SAME_ACCELERATION = 0.15
@@ -142,18 +143,18 @@ class Calibration:
         """
         if weights != self.weights:
             return None, [f"no intervals: calibrated for other weights ({self.weights[:12]}, not {weights[:12]})"]
-        given = comparable(parameters)
+        given = _flat(comparable(parameters))
+        fitted = [_flat(condition.parameters) for condition in self.conditions]
         differing = [
-            [name for name, value in condition.parameters.items() if name not in given or given[name] != value]
-            for condition in self.conditions
+            [name for name, value in each.items() if name not in given or given[name] != value] for each in fitted
         ]
         fewest = min(differing, key=len)
         if not fewest:
             return self.conditions[differing.index(fewest)], []
         stated = []
         for name in fewest:
-            nearest = [c for c, names in zip(self.conditions, differing, strict=True) if names == fewest]
-            values = dict.fromkeys(str(condition.parameters[name]) for condition in nearest)
+            nearest = [each for each, names in zip(fitted, differing, strict=True) if names == fewest]
+            values = dict.fromkeys(str(each[name]) for each in nearest)
             stated.append(f"{name} {' or '.join(values)}, not {given.get(name, 'known')}")
         return None, [f"no intervals: calibrated for {'; '.join(stated)}"]
 
@@ -184,7 +185,7 @@ class Calibration:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             conditions = tuple(
                 CalibrationCondition(
-                    dict(condition["parameters"]),
+                    _with_every_option(condition["parameters"]),
                     {name: _contrast(entry) for name, entry in condition["contrasts"].items()},
                     condition["residual"],
                 )
@@ -202,6 +203,24 @@ class Calibration:
 def _contrast(entry: Mapping[str, Any]) -> ContrastCalibration:
     bounds = {name: Bound(**bound) for name, bound in entry["bounds"].items()}
     return ContrastCalibration(Interval(**entry["interval"]), dict(entry["leave_one_out"]), bounds)
+
+
+def _with_every_option(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a file; options that samplers had not when it was written have their default."""
+    sampler = {"sampler": Sampler(**parameters["sampler"]).config()} if "sampler" in parameters else {}
+    return {**parameters, **sampler}
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with one name for each value.
+
+    >>> _flat({"acceleration": 4, "sampler": {"steps": 5, "eta": 0.0}})
+    {'acceleration': 4, 'sampler.steps': 5, 'sampler.eta': 0.0}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def comparable(parameters: Mapping[str, Any]) -> dict[str, Any]:

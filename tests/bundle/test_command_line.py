@@ -94,6 +94,8 @@ def test_known_keys_pass(arguments: list[object], tmp_path: Path, command_line: 
         (["-stepz=3"], "unknown key --stepz"),
         (["--steps", "many"], "steps is 'many'; accepted: a number."),
         (["--steps", "True"], "steps is True; accepted: a number."),
+        (["--sampler::temprature", 3], "unknown key sampler::temprature; did you mean temperature?"),
+        (["--sampler::nothing_like_it", 3], "unknown key sampler::nothing_like_it; accepted: steps, solver, order"),
         (["--flag", "no"], "flag is 'no'; accepted: True or False."),
         (["--flag", "1"], "flag is 1; accepted: True or False."),
     ],
@@ -101,7 +103,8 @@ def test_known_keys_pass(arguments: list[object], tmp_path: Path, command_line: 
 def test_others_are_refused(
     arguments: list[object], words: str, tmp_path: Path, command_line: pytest.MonkeyPatch
 ) -> None:
-    file = make(tmp_path, steps=1, flag=True) / "configs" / "inference.json"
+    sampler = {"_target_": "monai_d3gm.sde.Sampler"}
+    file = make(tmp_path, steps=1, flag=True, sampler=sampler) / "configs" / "inference.json"
     given(command_line, "--config_file", file, *arguments)
     with pytest.raises(BundleError) as error:
         check_command_line()

@@ -22,7 +22,7 @@ from monai_d3gm.metrics import LpipsWeightsError, evaluate_photograph, lpips
 from monai_d3gm.networks.checkpoint import save_checkpoint
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import D3GMProcess
+from monai_d3gm.sde import D3GMProcess, Sampler
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = ("derain", "dehaze")
@@ -227,9 +227,9 @@ def test_tiles_change_little_and_leave_no_seam(roi: int) -> None:
     photograph = read_image(bundled_photographs(["rocket.jpg"])[0]).data[None, :, 100:356, 100:420]
     mu = torch.from_numpy(photograph)
     scheduler = D3GMScheduler(D3GMProcess(tau=2.5), sigma_data=0.125)
-    options = {"num_inference_steps": 2, "order": 1, "eta": 1.0, "seed": 3, "clip": (0.0, 1.0)}
-    whole = RestorationInferer(scheduler, **options)(mu, network())
-    tiled = RestorationInferer(scheduler, roi_size=roi, **options)(mu, network())
+    sampler = Sampler(steps=2, order=1, eta=1.0, clip=(0.0, 1.0))
+    whole = RestorationInferer(scheduler, sampler, seed=3)(mu, network())
+    tiled = RestorationInferer(scheduler, sampler, seed=3, roi_size=roi)(mu, network())
     difference = (tiled - whole).abs()
     assert float(difference.max()) < 5e-3 and float(difference.mean()) < 1e-4
     columns = (tiled - whole).diff(dim=-1).abs().mean(dim=(0, 1, 2))

@@ -77,11 +77,16 @@ def test_the_calibration_is_found_by_a_restoration_with_the_same_parameters(root
     files = [str(subjects / f"sub-0{number}_T1w.nii.gz") for number in range(3)]
     assert main(["calibrate", str(root), *files, *FAST]) == 0
     settings = {"dataset_dir": files[0], "num_samples": 2, "num_inference_steps": 1, "slices": 1, "device": "cpu"}
-    for changes, words in (({}, None), ({"acceleration": 3}, "calibrated for acceleration 4, not 3")):
+    hot = "calibrated for sampler.temperature 1.0, not 3.0; sampler.t_min 0.057, not 0.4"
+    for changes, words in (
+        ({}, None),
+        ({"acceleration": 3}, "calibrated for acceleration 4, not 3"),
+        ({"sampler::temperature": 3.0, "sampler::t_min": 0.4}, hot),
+    ):
         workflow = make_workflow(root, "inference.json", settings | {"handlers": [], "baseline": False} | changes)
         workflow.initialize()
         parsed = workflow.parser.get_parsed_content
-        check = TrustCheck(parsed("weights"), parsed("parameters"), root / "models" / "calibration.json")
+        check = TrustCheck(parsed("weights"), parsed("record"), root / "models" / "calibration.json")
         check.attach(parsed("evaluator"))
         workflow.run()
         found = " ".join(check.warnings["sub-00_T1w"])

@@ -32,10 +32,11 @@ def test_restore_runs_the_bundles_workflow(
     assert main(["restore", str(bundle), str(nifti / "sub-01_T1w.nii.gz"), str(output), *options.split()]) == 0
     assert "D3GM" in capfd.readouterr().out
     report = json.loads((output / "sub-01_T1w_metrics.json").read_text())
-    expected = {"num_inference_steps": 2, "num_samples": 2, "fidelity": 0.5, "order": 1, "eta": 0.0, "seed": 3}
+    expected = {"num_samples": 2, "fidelity": 0.5, "seed": 3}
     expected |= {"device": "cpu", "roi_size": 32, "batch_size": 2, "acceleration": 2.0, "mask": "equispaced"}
     expected |= {"axis": "phase", "snr": 40.0, "noise_std": 0.0, "slices": 2}
     assert expected.items() <= report["parameters"].items()
+    assert {"steps": 2, "order": 1, "eta": 0.0}.items() <= report["parameters"]["sampler"].items()
     assert set(report["inputs"]["sub-01_T1w"]["figures"]) == {"zero-filled", "D3GM"}
     assert nibabel.load(output / "sub-01_T1w_std.nii.gz").shape == (40, 36, 3)
 
@@ -48,14 +49,15 @@ def test_restore_finds_a_bundle_by_name_and_keeps_its_defaults(
     assert main(["restore", "mri_recon", "volumes", "results", "--slices", "1"]) == 0
     config = json.loads((bundle / "configs" / "inference.json").read_text())
     parameters = json.loads((tmp_path / "results" / "sub-01_T1w_metrics.json").read_text())["parameters"]
-    for key in ("acceleration", "mask", "num_inference_steps", "num_samples", "fidelity", "seed"):
+    for key in ("acceleration", "mask", "num_samples", "fidelity", "seed"):
         assert parameters[key] == config[key]
+    assert parameters["sampler"]["steps"] == config["num_inference_steps"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--steps", "0"], "num_inference_steps is 0"),
+        (["--steps", "0"], "steps must be an integer, at least 1, got 0"),
         (["--device", "abacus"], "device is 'abacus'"),
     ],
 )

@@ -69,7 +69,7 @@ def test_the_chosen_settings_are_the_best_of_the_choice(finished: tuple[Path, Pa
             if row["method"] == method:
                 means.setdefault(row["evaluations"], []).append(row["psnr"])
         best = max(means, key=lambda steps: np.mean(means[steps]))
-        assert chosen["psnr"]["steps"] == best
+        assert chosen["psnr"]["sampler"]["steps"] == best
 
 
 def test_the_networks_begin_alike_and_see_the_same_items(finished: tuple[Path, Path], photographs: Path) -> None:

@@ -53,6 +53,40 @@ def test_single_precision_meets_a_tolerance_below_its_own_drift() -> None:
     assert float((apply(matrix, found.double()) - rhs).norm()) <= 2e-6  # the result is rounded to single once more
 
 
+@pytest.mark.parametrize("iterations", [1, 3, 6])
+def test_every_iterate_has_the_least_residual_of_its_krylov_space(iterations: int) -> None:
+    """The definition of conjugate residuals, against LAPACK's least squares over x0 + span(r, Mr, M^2 r, ...)."""
+    matrix, rhs = system(12, batch=1)
+    initial = randn(1, 12, seed=2)
+    with pytest.warns(RuntimeWarning, match=f"stopped after {iterations} iterations"):
+        found = conjugate_residuals(lambda x: apply(matrix, x), rhs, initial, torch.zeros(1), max_iterations=iterations)
+    vectors = [rhs - apply(matrix, initial)]
+    for _ in range(iterations):
+        vectors.append(apply(matrix, vectors[-1]))
+    images = torch.stack(vectors[1:], dim=-1)  # M times the basis
+    images = images / images.norm(dim=1, keepdim=True)
+    weights = torch.linalg.lstsq(images, vectors[0][..., None]).solution
+    least = (vectors[0] - (images @ weights)[..., 0]).norm()
+    assert float((rhs - apply(matrix, found)).norm()) == pytest.approx(float(least), rel=1e-6)
+
+
+def test_it_stops_when_the_residual_meets_the_tolerance() -> None:
+    """Not one iteration before, nor after: the residual falls with every one, so the first below is known."""
+    matrix, rhs = system(12, batch=1)
+    residuals = []
+    for iterations in range(1, 9):
+        with pytest.warns(RuntimeWarning):
+            x = conjugate_residuals(
+                lambda x: apply(matrix, x), rhs, torch.zeros_like(rhs), torch.zeros(1), max_iterations=iterations
+            )
+        residuals.append(float((rhs - apply(matrix, x)).norm()))
+    assert residuals == sorted(residuals, reverse=True)
+    for k in (2, 5):
+        tolerance = torch.tensor([(residuals[k - 1] + residuals[k]) / 2])
+        x = conjugate_residuals(lambda x: apply(matrix, x), rhs, torch.zeros_like(rhs), tolerance)
+        assert float((rhs - apply(matrix, x)).norm()) == pytest.approx(residuals[k], rel=1e-9)
+
+
 def test_stopping_early_is_said() -> None:
     matrix, rhs = system(12)
     with pytest.warns(RuntimeWarning, match="stopped after 2 iterations"):

@@ -469,4 +469,22 @@ def test_gain_is_the_trace_of_the_operator(coils: int | None) -> None:
     columns = torch.eye(48, dtype=torch.float64).reshape(48, 2, 4, 6)
     images = [consistency.forward(column[None]) for column in columns]
     trace = sum(float(image.abs().square().sum()) for image in images)
-    assert consistency.gain == pytest.approx(trace / (2 * int(mask.sum())), rel=1e-9)
+    assert float(consistency.gain) == pytest.approx(trace / (2 * int(mask.sum())), rel=1e-9)
+
+
+def test_gamma_from_the_residual_does_not_depend_on_the_batch() -> None:
+    """Two images with several coils, the maps of one zero on half of its pixels: together each is as it is alone."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 12, 12, dtype=torch.complex128, generator=generator)
+    maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
+    maps[1, :, :6] = 0
+    mask = torch.arange(12) % 2 == 0
+    kspace = torch.randn(2, 3, 12, 12, dtype=torch.complex128, generator=generator)
+    together = KspaceConsistency(kspace, mask, maps, noise_std=0.3, prior_std="residual")
+    x0_hat = torch.randn(2, 2, 12, 12, dtype=torch.float64, generator=generator)
+    assert float(together.gain[0]) == pytest.approx(2 * float(together.gain[1]))  # type: ignore[index]
+    for i in range(2):
+        alone = KspaceConsistency(kspace[i : i + 1], mask, maps[i : i + 1], noise_std=0.3, prior_std="residual")
+        expected = alone(x0_hat[i : i + 1], 0.5)
+        torch.testing.assert_close(together(x0_hat, 0.5)[i : i + 1], expected, rtol=0, atol=1e-5)
+        assert float((expected - x0_hat[i : i + 1]).norm()) > 0.1

@@ -22,6 +22,7 @@ from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import evaluate_images
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import Sampler
 from monai_d3gm.transforms.kspace.functional import simulate_kspace
 
 
@@ -35,7 +36,7 @@ def evaluator(dataset: KspaceSliceDataset, network: Any, batch_size: int = 2, **
     sampler = VolumeBatchSampler(dataset, batch_size)
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_slices)
     choices = {key: options.pop(key) for key in ("num_samples",) if key in options}
-    inferer = RestorationInferer(D3GMScheduler(), num_inference_steps=2, **choices)
+    inferer = RestorationInferer(D3GMScheduler(), Sampler(steps=2), **choices)
     return RestorationEvaluator("cpu", loader, network, inferer, progress=False, **options)
 
 
@@ -55,7 +56,7 @@ def test_mean_and_standard_deviation_are_those_of_the_samples(tmp_path: Path, ne
     for index, item in enumerate(dataset):
         samples: list[torch.Tensor] = []
         batch = collate_slices([item])
-        RestorationInferer(D3GMScheduler(), num_inference_steps=2, num_samples=3).moments(
+        RestorationInferer(D3GMScheduler(), Sampler(steps=2), num_samples=3).moments(
             batch["mu"],
             network,
             data_consistency=kspace_consistency(batch),

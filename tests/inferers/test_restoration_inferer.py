@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import logging
 from typing import Any
 
@@ -13,7 +15,7 @@ from monai_d3gm.consistency import KspaceConsistency, channels_to_complex, fft2c
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import OrnsteinUhlenbeckBridge, sample, time_grid
+from monai_d3gm.sde import OrnsteinUhlenbeckBridge, Sampler, sample
 
 
 def network(**arguments: Any) -> ConditionalNAFNet:
@@ -42,7 +44,7 @@ def test_a_batch_equals_its_elements(eta: float, order: int) -> None:
     net, mu = network(), images(8)
     kspace = fft2c(channels_to_complex(images(8)))
     consistency = KspaceConsistency(kspace, torch.arange(16) % 4 == 0, noise_std=0.01)
-    options: dict[str, Any] = {"eta": eta, "order": order, "num_samples": 2}
+    options: dict[str, Any] = {"sampler": Sampler(eta=eta, order=order), "num_samples": 2}
     mean, std = RestorationInferer(D3GMScheduler(), **options).moments(mu, net, consistency)
     for i in range(8):
         one = RestorationInferer(D3GMScheduler(), **options)
@@ -54,8 +56,19 @@ def test_a_batch_equals_its_elements(eta: float, order: int) -> None:
         torch.testing.assert_close(split, mean, atol=1e-5, rtol=0)
 
 
+def test_the_configuration_makes_the_same_inferer() -> None:
+    """Of every argument but those that change no image: progress and halve_on_out_of_memory."""
+    chosen: dict[str, Any] = {"fidelity": 0.3, "num_samples": 2, "seed": 5, "roi_size": [8, 8], "overlap": 0.5}
+    chosen |= {"batch_size": 3, "amp": "bfloat16", "compile": "reduce-overhead"}
+    scheduler, sampler = D3GMScheduler(OrnsteinUhlenbeckBridge()), Sampler(steps=3, eta=[0, 1.6])
+    config = json.loads(json.dumps(RestorationInferer(scheduler, sampler, **chosen).config()))
+    assert config == {**chosen, "sampler": sampler.config(), "process": scheduler.process.config()}
+    arguments = set(inspect.signature(RestorationInferer).parameters) - {"progress", "halve_on_out_of_memory"}
+    assert set(config) == arguments - {"scheduler"} | {"process"}
+
+
 def test_two_runs_are_bit_identical() -> None:
-    restore = RestorationInferer(D3GMScheduler(), eta=1.0, order=1)
+    restore = RestorationInferer(D3GMScheduler(), Sampler(eta=1.0, order=1))
     assert torch.equal(restore(images(), network()), restore(images(), network()))
 
 
@@ -106,7 +119,7 @@ def test_volumes_go_slice_by_slice() -> None:
 
 def test_a_3d_network_takes_the_volume_whole() -> None:
     net = network(spatial_dims=3, in_channels=2, out_channels=1)
-    assert RestorationInferer(D3GMScheduler(), num_inference_steps=2)(images(1, (8, 8, 6), 1), net).shape[-1] == 6
+    assert RestorationInferer(D3GMScheduler(), Sampler(steps=2))(images(1, (8, 8, 6), 1), net).shape[-1] == 6
 
 
 def test_hard_projection_holds_the_measurement() -> None:
@@ -121,7 +134,7 @@ def test_the_last_corrections_have_gamma_scaled() -> None:
     """As if gamma were smaller at the times of the last evaluations; a hard projection and one evaluation stay."""
     net, mu, scheduler = network(), images(), D3GMScheduler()
     kspace, mask = fft2c(channels_to_complex(images())), torch.arange(16) % 4 == 0
-    scaled = RestorationInferer(scheduler, last_prior_scales=(0.5, 0.25), batch_size=1)
+    scaled = RestorationInferer(scheduler, Sampler(last_prior_scales=(0.5, 0.25)), batch_size=1)
     factors = {scaled.times[-3]: 0.5, scaled.times[-2]: 0.25}
     noisy = KspaceConsistency(kspace, mask, noise_std=0.01)
     stated = noisy.with_prior_std(lambda t: scheduler.prior_std(t) * factors.get(t, 1.0))
@@ -130,63 +143,31 @@ def test_the_last_corrections_have_gamma_scaled() -> None:
     assert float((restored - plain(mu, net, noisy)).abs().max()) > 1e-4
     hard = KspaceConsistency(kspace, mask)
     torch.testing.assert_close(scaled(mu, net, hard), plain(mu, net, hard), atol=1e-6, rtol=0)
-    one = [RestorationInferer(scheduler, fidelity=1, last_prior_scales=scales)(mu, net, noisy) for scales in ((0,), ())]
+    samplers = [Sampler(last_prior_scales=scales) for scales in ((0,), ())]
+    one = [RestorationInferer(scheduler, sampler, fidelity=1)(mu, net, noisy) for sampler in samplers]
     assert torch.equal(*one)
-    with pytest.raises(ValueError, match="last_prior_scales is .0.25,.; a data_consistency without with_prior_scale"):
-        RestorationInferer(scheduler, last_prior_scales=[0.25])(mu, net, lambda x0_hat, t: x0_hat)
+    with pytest.raises(ValueError, match="with_prior_scale.scale. where last_prior_scales is .0.25,."):
+        RestorationInferer(scheduler, Sampler(last_prior_scales=[0.25]))(mu, net, lambda x0_hat, t: x0_hat)
 
 
-def changing(amounts: Tensor) -> tuple[D3GMScheduler, nn.Module, list[Any]]:
-    """A denoiser that adds a checkerboard of each image's own amplitude to mu, in a scheduler, and the times it saw."""
-    seen: list[Any] = []
-    sign = 1.0 - 2 * (torch.arange(16)[:, None] + torch.arange(16)).remainder(2)
-
-    class Changing(D3GMScheduler):
-        def denoiser(self, network: nn.Module) -> Any:
-            def denoise(x_t: Tensor, mu: Tensor, t: float | Tensor) -> Tensor:
-                seen.append(t)
-                return mu + amounts[:, None, None, None] * sign
-
-            return denoise
-
-    return Changing(), nn.Identity(), seen
-
-
-def test_noise_scaling_gives_each_image_its_own_grid() -> None:
-    """c / a at the inner times is (d / r)^p times what it is without; the expected numbers come from the formula."""
-    amounts = torch.tensor([0.05, 0.1, 0.2, 0.1])
-    scheduler, net, seen = changing(amounts)
-    plain = RestorationInferer(scheduler, num_inference_steps=4, t_first=0.5, t_min=0.1)
-    scaled = RestorationInferer(scheduler, num_inference_steps=4, t_first=0.5, t_min=0.1, noise_scaling=(0.1, 0.5))
-    scaled(images(4), net)
-    assert seen[0] == 1.0 and len(seen) == 4
-    for t, before in zip(seen[1:], plain.times[1:-1], strict=True):
-        noise = torch.exp(scheduler.process.rho(before) - scheduler.process.rho(t))
-        torch.testing.assert_close(noise, (amounts.double() / 0.1).sqrt(), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("options", [{"order": 3}, {"eta": (0.0, 1.5)}, {"roi_size": 16}])
-def test_noise_scaling_is_an_images_own(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("chosen, roi_size", [({"order": 3}, None), ({"eta": (0.0, 1.5)}, None), ({}, 16)])
+def test_noise_scaling_is_an_images_own(chosen: dict[str, Any], roi_size: int | None) -> None:
     """A batch of images that change differently equals its elements, and tiles see their image's time."""
     net, scheduler = network(), D3GMScheduler()
     mu = images(3, (24, 16)) * torch.tensor([1.0, 0.5, 2.0])[:, None, None, None]
-    restore = RestorationInferer(scheduler, t_first=0.5, noise_scaling=(0.1, 1.0), **options)
+
+    def inferer(noise_scaling: tuple[float, float] | None) -> RestorationInferer:
+        sampler = Sampler(t_first=0.5, noise_scaling=noise_scaling, **chosen)
+        return RestorationInferer(scheduler, sampler, roi_size=roi_size)
+
+    restore = inferer((0.1, 1.0))
     together = restore(mu, net)
     for i in range(3):
         torch.testing.assert_close(together[i : i + 1], restore(mu[i : i + 1], net, items=[i]), atol=1e-5, rtol=0)
-    without = RestorationInferer(scheduler, t_first=0.5, **options)
+    without = inferer(None)
     assert float((together - without(mu, net)).abs().max()) > 1e-4
-    flat = RestorationInferer(scheduler, t_first=0.5, noise_scaling=(0.1, 0.0), **options)
+    flat = inferer((0.1, 0.0))
     torch.testing.assert_close(flat(mu, net), without(mu, net), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("amount", [0.0, 1e-4, 1e4])
-def test_noise_scaling_stays_between_the_ends(amount: float) -> None:
-    """However little or much an image changes, the times decrease from 1 to 0."""
-    scheduler, net, seen = changing(torch.tensor([amount]))
-    restored = RestorationInferer(scheduler, noise_scaling=(0.1, 1.0))(images(1), net)
-    assert torch.isfinite(restored).all()
-    assert all(later < earlier for earlier, later in zip(seen, [*seen[1:], 0.0], strict=True))
 
 
 def test_any_callable_gets_the_whole_batch() -> None:
@@ -219,7 +200,7 @@ class Counting(nn.Module):
 def test_fidelity_dial(fidelity: float) -> None:
     """Evaluations between rho(1) and rho(1) + (1 - fidelity)(rho_end - rho(1)), the definition of the dial."""
     scheduler, net = D3GMScheduler(), Counting()
-    RestorationInferer(scheduler, num_inference_steps=4, fidelity=fidelity)(images(), net)
+    RestorationInferer(scheduler, Sampler(steps=4), fidelity=fidelity)(images(), net)
     first, end = float(scheduler.process.rho(1.0)), float(scheduler.process.rho(0.02))
     assert len(net.times) == (1 if fidelity == 1 else 4)
     assert net.times[0] == pytest.approx(first, abs=1e-4)
@@ -230,7 +211,7 @@ def test_fidelity_dial(fidelity: float) -> None:
 def test_fidelity_after_a_first_leap(fidelity: float) -> None:
     """The dial goes from t_first on, where the state begins to say something, and no step lies before it."""
     scheduler, net = D3GMScheduler(), Counting()
-    RestorationInferer(scheduler, num_inference_steps=4, fidelity=fidelity, t_first=0.4, t_min=0.1)(images(), net)
+    RestorationInferer(scheduler, Sampler(steps=4, t_first=0.4, t_min=0.1), fidelity=fidelity)(images(), net)
     first, end = (float(scheduler.process.rho(t)) for t in (0.4, 0.1))
     assert len(net.times) == 4 and net.times[1] == pytest.approx(first, abs=1e-3)
     assert net.times[-1] == pytest.approx(first + (1 - fidelity) * (end - first), abs=1e-3)
@@ -239,15 +220,15 @@ def test_fidelity_after_a_first_leap(fidelity: float) -> None:
 def test_fidelity_of_a_bridge() -> None:
     """At its end rho is -infinite: the dial counts from the first time after it."""
     scheduler, net = D3GMScheduler(OrnsteinUhlenbeckBridge()), Counting()
-    RestorationInferer(scheduler, num_inference_steps=4, fidelity=0.5)(images(), net)
-    times = time_grid(scheduler.process, 4)
+    RestorationInferer(scheduler, Sampler(steps=4), fidelity=0.5)(images(), net)
+    times = Sampler(steps=4).times(scheduler.process)
     first, end = float(scheduler.process.rho(times[1])), float(scheduler.process.rho(0.02))
     assert net.times[-1] == pytest.approx((first + end) / 2, abs=1e-3)
 
 
 def test_reverse_initialisation() -> None:
     scheduler, net, mu = D3GMScheduler(), network(), images()
-    start = RestorationInferer(scheduler, start=0.4)
+    start = RestorationInferer(scheduler, Sampler(start=0.4))
     expected = sample(scheduler.denoiser(net), mu, scheduler.process, start=0.4, initial=mu + 0.1)
     torch.testing.assert_close(start(mu, net, initial=mu + 0.1), expected)
     with pytest.raises(ValueError, match="start is 0.4"):
@@ -297,37 +278,32 @@ def test_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "compile", lambda module, mode: compiler(module, mode=mode, backend=backend))
     net, mu = network(), images()
-    restore = RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)
+    restore = RestorationInferer(D3GMScheduler(), Sampler(steps=2), compile=True)
     restored = restore(mu, net)
     count = len(compiled)
     assert count > 0
     assert torch.equal(restore(mu, net), restored)
-    assert torch.equal(RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)(mu, net), restored)
+    assert torch.equal(RestorationInferer(D3GMScheduler(), Sampler(steps=2), compile=True)(mu, net), restored)
     assert len(compiled) == count
 
 
 def test_compiled_network() -> None:
-    restored = RestorationInferer(D3GMScheduler(), compile=True, num_inference_steps=2)(images(), network())
-    expected = RestorationInferer(D3GMScheduler(), num_inference_steps=2)(images(), network())
+    restored = RestorationInferer(D3GMScheduler(), Sampler(steps=2), compile=True)(images(), network())
+    expected = RestorationInferer(D3GMScheduler(), Sampler(steps=2))(images(), network())
     torch.testing.assert_close(restored, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"sampler": {"steps": 5}}, "sampler is .'steps': 5.; accepted is a Sampler"),
         ({"num_samples": 1.5}, "num_samples is 1.5"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"fidelity": 1.5}, "fidelity is 1.5"),
-        ({"fidelity": 0.5, "grid": "t"}, "grid is 't'"),
-        ({"last_prior_scales": [0.5, -1.0]}, "last_prior_scales is .0.5, -1.0."),
-        ({"noise_scaling": [0.0, 1.0]}, "noise_scaling is .0.0, 1.0."),
-        ({"noise_scaling": [0.1]}, "noise_scaling is .0.1."),
+        ({"fidelity": 1.5}, "fidelity must lie in .0, 1., got 1.5"),
+        ({"fidelity": 0.5, "sampler": Sampler(grid="t")}, "grid must be 'rho'"),
         ({"overlap": 1.0}, "overlap is 1.0"),
         ({"roi_size": (0, 8)}, "roi_size is"),
         ({"amp": "int8"}, "amp is 'int8'"),
-        ({"grid": "x"}, "grid"),
-        ({"t_min": 0.0}, "t_min"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
@@ -343,5 +319,3 @@ def test_bad_calls() -> None:
         RestorationInferer(D3GMScheduler(), roi_size=(8, 8, 8))(mu, net)
     with pytest.raises(ValueError, match="mu"):
         RestorationInferer(D3GMScheduler())(mu * float("nan"), net)
-    with pytest.raises(ValueError, match="order"):
-        RestorationInferer(D3GMScheduler(), order=3, eta=1.0)(mu, net)

@@ -20,7 +20,7 @@ from monai_d3gm.consistency import DownsamplingConsistency, KspaceConsistency
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.networks.schedulers import d3gm as schedulers
-from monai_d3gm.sde import PROCESSES, device, processes, sample, solvers
+from monai_d3gm.sde import PROCESSES, device, processes, sample, sampling
 
 
 class Copies(TorchDispatchMode):
@@ -69,10 +69,10 @@ def test_the_loop_waits_for_nothing(process: str, measured: str, monkeypatch: py
     denoiser = scheduler.denoiser(ConditionalNAFNet(**options).to("meta"))  # type: ignore[arg-type]
     consistency = consistencies()[measured]
     correct = None if consistency is None else consistency.to("meta")
-    monkeypatch.setattr(solvers, "_check_start", lambda *_: None)  # before the loop: whether the images are finite
+    monkeypatch.setattr(sampling, "_check_start", lambda *_: None)  # before the loop: whether the images are finite
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know the device meta
     copies = Copies()
-    for module in (device, solvers, schedulers, processes):
+    for module in (device, sampling, schedulers, processes):
         monkeypatch.setattr(module, "moved", copies.uncounted(device.moved))
     with copies:
         restored = sample(

@@ -26,6 +26,25 @@ def test_a_batch_has_the_noise_of_its_elements(threads: int, monkeypatch: pytest
     assert torch.equal(batch_noise((20, 30), 7, keys[:1], 2), expected[:1])
 
 
+@pytest.mark.parametrize(
+    ("step", "seed", "values"),
+    [
+        (5, 0x5C8FCADE, [-0.21479350, 1.08418310, 0.48839518, 1.21026051]),
+        (INITIAL_STEP, 0x404480BB, [0.89636630, 0.35850859, 0.28969643, 1.42228675]),
+    ],
+)
+def test_golden_values(step: int, seed: int, values: list[float]) -> None:
+    """The same key gives the same noise in every release.
+
+    The seeds are the first 32 bits, least significant byte first, of the BLAKE2b digest of 4 bytes of the text
+    ``(7, 'brain:3', 2, 5)`` and ``(7, 'brain:3', 2, -1)``, taken with Python's hashlib; the values are torch's normal
+    numbers for them.
+    """
+    drawn = keyed_noise((4,), 7, "brain:3", 2, step)
+    assert torch.equal(drawn, torch.randn(4, generator=torch.Generator().manual_seed(seed)))
+    assert drawn.tolist() == pytest.approx(values, abs=1e-7)
+
+
 def test_global_generator_is_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.randn(4)

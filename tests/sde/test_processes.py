@@ -154,6 +154,22 @@ def test_rho_falls_and_inverts(process: DiffusionProcess) -> None:
     assert process.time_of_rho(rho[:6].reshape(2, 3)).shape == (2, 3)
 
 
+@every_process
+def test_times_near_the_ends_of_rho(process: DiffusionProcess) -> None:
+    """rho changes fastest near t = 0, and slowest or (the bridge) without bound near t = 1."""
+    t = torch.tensor([1e-6, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-9, 1.0], dtype=torch.float64)
+    found = process.time_of_rho(process.rho(t))
+    assert torch.allclose(found, t, rtol=0, atol=2e-12)
+    assert float(found[0]) == pytest.approx(1e-6, rel=1e-9)
+    assert float(process.time_of_rho(math.inf)) == pytest.approx(0, abs=1e-16)
+    lowest = float(process.rho(1.0))
+    if math.isfinite(lowest):
+        assert float(process.time_of_rho(lowest - 5e-7)) == 1  # what rounding to float32 may leave below
+        assert float(process.time_of_rho(lowest + 1e-6)) < 1
+        with pytest.raises(ValueError, match="rho must not lie below"):
+            process.time_of_rho(lowest - 2e-6)
+
+
 def test_rho_below_the_range() -> None:
     with pytest.raises(ValueError, match="rho must not lie below"):
         D3GMProcess().time_of_rho(-5.0)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
-from monai_d3gm.sde import D3GMProcess, DiffusionProcess, time_grid
+from monai_d3gm.sde import D3GMProcess, DiffusionProcess, Sampler
 from monai_d3gm.sde import sample as draw_sample
 from monai_d3gm.sde.device import moved, per_image
 
@@ -143,7 +143,7 @@ class D3GMScheduler(Scheduler):
         n, most = num_inference_steps, self.num_train_timesteps
         if not 1 <= n <= most:
             raise ValueError(f"num_inference_steps is {n}; accepted are 1 to {most}")
-        times = time_grid(self.process, n, "rho")[:-1]
+        times = Sampler(steps=n).times(self.process)[:-1]
         k = [min(max(round(t * most) - 1, n - 1 - i), most - 1 - i) for i, t in enumerate(times.tolist())]
         for i in range(1, n):
             k[i] = min(k[i], k[i - 1] - 1)

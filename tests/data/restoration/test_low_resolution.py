@@ -25,6 +25,7 @@ from monai_d3gm.engines import RestorationEvaluator, batch_image, downsampling_c
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
+from monai_d3gm.sde import Sampler
 from monai_d3gm.transforms.resolution import functional
 
 OBLIQUE = np.array([[0.1, 0.9, 0, -30], [-0.8, 0.1, 0.2, 20], [0, 0.02, 3, 5], [0, 0, 0, 1.0]])
@@ -356,7 +357,7 @@ def test_the_engine_restores_a_volume_in_its_units(tmp_path: Path, plane: str, s
         "cpu",
         loader,
         network,
-        RestorationInferer(D3GMScheduler(), num_inference_steps=1),
+        RestorationInferer(D3GMScheduler(), Sampler(steps=1)),
         data_consistency=downsampling_consistency,
         to_image=nonnegative,
         baselines={name: batch_image(name) for name in ("bicubic", "sinc")},
