@@ -43,15 +43,19 @@ def save_untrained(path: Path, name: str = "mri_recon", **changes: Any) -> None:
 def make_bundle(root: Path, name: str = "mri_recon") -> Path:
     """A bundle's configs with a small network, and its untrained weights."""
     shutil.copytree(BUNDLES / name / "configs", root / "configs")
-    for kind in ("inference", "evaluate"):
-        file = root / "configs" / f"{kind}.json"
-        config = json.loads(file.read_text())
-        config["network_def"].update(SMALL)
-        config["progress"] = False
-        file.write_text(json.dumps(config))
+    file = root / "configs" / "inference.json"
+    config = json.loads(file.read_text())
+    config["network_def"].update(SMALL)
+    config["progress"] = False
+    file.write_text(json.dumps(config))
     (root / "models").mkdir()
     save_untrained(root / "models" / "model.pt", name)
     return root
+
+
+def evaluation_files(root: Path) -> str:
+    """The config files of an evaluation, as MONAI's command line takes a list."""
+    return f"['{root}/configs/inference.json','{root}/configs/evaluate.json']"
 
 
 def magnitude(rows: int = 40, columns: int = 36, slices: int = 3) -> np.ndarray:

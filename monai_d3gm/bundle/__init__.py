@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from monai_d3gm.bundle.command_line import check_argument, check_command_line
 from monai_d3gm.bundle.errors import BundleError, explain, is_refusal, root_cause
-from monai_d3gm.bundle.find import find_bundle_root, read_json
+from monai_d3gm.bundle.find import EVALUATION, INFERENCE, find_bundle_root, read_config, read_json
 from monai_d3gm.bundle.run import accepted_kinds, make_workflow, prepare, run_workflow
 
 __all__ = [
     "BundleError",
+    "EVALUATION",
+    "INFERENCE",
     "accepted_kinds",
     "check_argument",
     "check_command_line",
@@ -17,6 +19,7 @@ __all__ = [
     "is_refusal",
     "make_workflow",
     "prepare",
+    "read_config",
     "read_json",
     "root_cause",
     "run_workflow",

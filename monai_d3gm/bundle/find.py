@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 from monai_d3gm.bundle.command_line import command_line_options
 from monai_d3gm.bundle.errors import BundleError
 
-__all__ = ["find_bundle_root", "read_json"]
+__all__ = ["EVALUATION", "INFERENCE", "find_bundle_root", "read_config", "read_json"]
+
+INFERENCE = ("inference.json",)
+"""The config files of a restoration."""
+
+EVALUATION = ("inference.json", "evaluate.json")
+"""The config files of an evaluation: the second says what it changes of the first."""
 
 _CONFIG = "configs/inference.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -47,6 +54,24 @@ def find_bundle_root(name: str | PathLike[str]) -> str:
             return str(place)
     searched = ", ".join(str(place) for place in dict.fromkeys(places))
     raise BundleError(f"no bundle {str(name)!r}: none of {searched} has a file {_CONFIG}.")
+
+
+def read_config(root: Path, configs: Sequence[str]) -> dict[str, Any]:
+    """Config files of a bundle as one, a later one over an earlier one, as MONAI's command line takes them.
+
+    Args:
+        root: the bundle's folder.
+        configs: names of files in its folder ``configs``.
+
+    Raises:
+        BundleError: one is missing, or no JSON object.
+    """
+    from monai.bundle import ConfigParser
+
+    files = [root / "configs" / name for name in configs]
+    for file in files:
+        read_json(file)
+    return dict(ConfigParser.load_config_files([str(file) for file in files]))
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import json
 import logging
 import pydoc
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_d3gm import __version__
-from monai_d3gm.bundle.find import read_json
+from monai_d3gm.bundle.find import read_config
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["accepted_kinds", "make_workflow", "prepare", "run_workflow"]
 
 
-def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def prepare(root: Path, configs: Sequence[str], settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What a run of a bundle is made by, besides its inputs: equal, and so are its results.
 
     Args:
         root: the bundle's folder.
-        config: name of the config file.
+        configs: names of the config files.
         settings: keys of the config that the command line sets.
         folder: where the inputs are.
 
     Returns:
-        The package's ``version``, the SHA-256 of the ``config``, of the ``weights`` and of the files beside them (by
-        name, in ``models``), and the ``parameters``.
+        The package's ``version``, the SHA-256 of the ``configs`` (by name), of the ``weights`` and of the files
+        beside them (by name, in ``models``), and the ``parameters``.
 
     Raises:
         ValueError: a setting is out of range, or there are no weights; no input has been read.
@@ -39,12 +39,12 @@ def prepare(root: Path, config: str, settings: Mapping[str, Any], folder: Path) 
     from monai_d3gm.engines.evaluator import usable_device
     from monai_d3gm.networks.checkpoint import weights_hash
 
-    parser = make_workflow(root, config, {**settings, "dataset_dir": folder}).parser
+    parser = make_workflow(root, configs, {**settings, "dataset_dir": folder}).parser
     usable_device(parser.get_parsed_content("device"))
     parameters = parser.get_parsed_content("record") | {k: v for k, v in settings.items() if k != "progress"}
     origin = {
         "version": __version__,
-        "config": _sha256(root / "configs" / config),
+        "configs": {name: _sha256(root / "configs" / name) for name in configs},
         "weights": weights_hash(parser.get_parsed_content("weights")),
         "models": {file.name: _sha256(file) for file in sorted((root / "models").glob("*.json"))},
         "parameters": parameters,
@@ -56,25 +56,26 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def accepted_kinds(root: Path, config: str) -> tuple[str, ...]:
+def accepted_kinds(root: Path, configs: Sequence[str]) -> tuple[str, ...]:
     """The names of the formats that a bundle's data set takes: all, where it does not say."""
     from monai_d3gm.data.formats.base import Format
     from monai_d3gm.data.formats.registry import names_of
 
-    dataset = read_json(root / "configs" / config).get("dataset", {})
+    dataset = read_config(root, configs).get("dataset", {})
     return names_of(getattr(pydoc.locate(dataset.get("_target_", "")), "formats", Format))
 
 
-def make_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
-    """The workflow of a bundle's config with some keys set; as ``python -m monai.bundle run`` makes it.
+
+def make_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any]) -> ConfigWorkflow:
+    """The workflow of a bundle's config files with some keys set; as ``python -m monai.bundle run`` makes it.
 
     Paths are to be given as such: MONAI evaluates text that holds one of its signs.
     """
     from monai.bundle import ConfigWorkflow
 
     _keep_stdout_for_results()
-    file = str(root / "configs" / config)
-    return ConfigWorkflow(file, workflow_type="inference", **{"bundle_root": root, **settings})
+    files = [str(root / "configs" / name) for name in configs]
+    return ConfigWorkflow(files, workflow_type="inference", **{"bundle_root": root, **settings})
 
 
 def _keep_stdout_for_results() -> None:
@@ -86,9 +87,9 @@ def _keep_stdout_for_results() -> None:
                 handler.setStream(sys.stderr)
 
 
-def run_workflow(root: Path, config: str, settings: Mapping[str, Any]) -> None:
-    """Run a bundle's config with some keys set."""
-    workflow = make_workflow(root, config, settings)
+def run_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Run a bundle's config files with some keys set."""
+    workflow = make_workflow(root, configs, settings)
     workflow.initialize()
     workflow.run()
     workflow.finalize()

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import find_bundle_root, make_workflow
+from monai_d3gm.bundle import EVALUATION, find_bundle_root, make_workflow
 from monai_d3gm.cli.options import add_bundle, add_options, given_options
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
     from monai_d3gm.trust.calibration import CalibrationCondition
 
-_CONFIG = "evaluate.json"
 _REPEATED: dict[str, type] = {"acceleration": float, "factor": int}
 
 
@@ -61,7 +60,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     from monai_d3gm.trust.conformal import check_coverage
 
     root = Path(find_bundle_root(arguments.bundle)).absolute()
-    settings = given_options(arguments, root, _CONFIG)
+    settings = given_options(arguments, root, EVALUATION)
     check_coverage(arguments.coverage)
     target = root / "models" / "calibration.json"
     if target.exists() and not arguments.overwrite:
@@ -94,7 +93,7 @@ def _fit(
     """The weights' file and what is fitted under one set of parameters."""
     from monai_d3gm.handlers.trust import CollectCalibration
 
-    workflow = make_workflow(root, _CONFIG, settings)
+    workflow = make_workflow(root, EVALUATION, settings)
     workflow.initialize()
     parsed = workflow.parser.get_parsed_content
     collect = CollectCalibration(contrast, subject_pattern)

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, find_bundle_root, make_workflow
+from monai_d3gm.bundle import EVALUATION, BundleError, find_bundle_root, make_workflow, read_config
 from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
     from monai_d3gm.comparison.diagnosis import Diagnosis, Pair
 
-_CONFIG = "evaluate.json"
 _EXAMPLE = '{"name": "D3GMProcess", "tau": 4}'
 _OUTPUTS = ("diagnosis.json", "trajectories.png")
 
@@ -58,7 +57,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     from monai_d3gm.sde import PROCESSES, process_from_config
 
     root = Path(find_bundle_root(arguments.bundle)).absolute()
-    settings = {"slices": 1, **given_options(arguments, root, _CONFIG)}
+    settings = {"slices": 1, **given_options(arguments, root, EVALUATION)}
     output = writable_folder(arguments.output)
     with before_anything():
         for name in _OUTPUTS:
@@ -68,7 +67,9 @@ def diagnose(arguments: argparse.Namespace) -> int:
     progress = settings.pop("progress", True)
     if arguments.weights is not None:
         settings["weights"] = str(Path(arguments.weights).absolute())
-    workflow = make_workflow(root, _CONFIG, _known(root, {**settings, "dataset_dir": Path(arguments.input).absolute()}))
+    workflow = make_workflow(
+        root, EVALUATION, _known(root, {**settings, "dataset_dir": Path(arguments.input).absolute()})
+    )
     parsed = workflow.parser.get_parsed_content
     network = parsed("network_def")
     information = load_checkpoint(parsed("weights"), network)
@@ -109,7 +110,7 @@ def _process(text: str) -> dict[str, Any]:
 
 def _known(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Those keys that the bundle's config has: photographs have no slices."""
-    config = json.loads((root / "configs" / _CONFIG).read_text(encoding="utf-8"))
+    config = read_config(root, EVALUATION)
     return {key: value for key, value in settings.items() if key in config}
 
 

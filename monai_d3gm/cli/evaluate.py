@@ -1,4 +1,4 @@
-"""``d3gm evaluate``: a bundle's own ``configs/evaluate.json`` on a folder with known truth."""
+"""``d3gm evaluate``: a bundle's ``configs/evaluate.json`` over its inference.json, on a folder with known truth."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, accepted_kinds, find_bundle_root, make_workflow, prepare, read_json
+from monai_d3gm.bundle import (
+    EVALUATION,
+    BundleError,
+    accepted_kinds,
+    find_bundle_root,
+    make_workflow,
+    prepare,
+    read_config,
+)
 from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options
 from monai_d3gm.cli.shards import Shard
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
-_CONFIG = "evaluate.json"
 _REPORT = "metrics.json"
 
 
@@ -42,10 +49,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """
     shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()
-    settings = given_options(arguments, root, _CONFIG)
+    settings = given_options(arguments, root, EVALUATION)
     source = Path(arguments.input).absolute()
     with before_anything():
-        prepare(root, _CONFIG, settings, source)
+        prepare(root, EVALUATION, settings, source)
         if shard.size > 1:
             settings |= _part(root, source, shard)
             settings |= {} if shard.first else {"progress": False}
@@ -69,9 +76,9 @@ def _part(root: Path, folder: Path, shard: Shard) -> dict[str, Any]:
     """The settings that give this process its part of a folder: the bundle's own, or its files."""
     from monai_d3gm.data.restoration.units import find_units
 
-    if "world_size" in read_json(root / "configs" / _CONFIG):
+    if "world_size" in read_config(root, EVALUATION):
         return {"rank": shard.rank, "world_size": shard.size}
-    units, _ = find_units(folder, accepted_kinds(root, _CONFIG))
+    units, _ = find_units(folder, accepted_kinds(root, EVALUATION))
     files = [unit.files for unit in units if unit.relative.parent == Path()]
     if len(files) < shard.size or any(len(each) > 1 for each in files):
         raise BundleError(
@@ -85,7 +92,7 @@ def _run(root: Path, settings: dict[str, Any], shard: Shard) -> None:
     """Run the bundle's config, with one report for all processes."""
     from monai_d3gm.handlers import MetricsReport
 
-    workflow = make_workflow(root, _CONFIG, settings)
+    workflow = make_workflow(root, EVALUATION, settings)
     workflow.initialize()
     for handler in workflow.parser.get_parsed_content("handlers"):
         if isinstance(handler, MetricsReport):

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import accepted_kinds, find_bundle_root, read_json
+from monai_d3gm.bundle import INFERENCE, accepted_kinds, find_bundle_root, read_config, read_json
 from monai_d3gm.cli.options import add_bundle
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
-_CONFIG = "inference.json"
 _DEFAULTS = ("num_inference_steps", "num_samples", "fidelity", "seed")
 
 
@@ -44,7 +43,7 @@ def _facts(root: Path) -> dict[str, Any]:
     from monai_d3gm.data.formats.base import FORMATS
     from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
-    config = read_json(root / "configs" / _CONFIG)
+    config = read_config(root, INFERENCE)
     metadata = read_json(root / "configs" / "metadata.json")
     weights = root / "models" / "model.pt"
     content = read_checkpoint(weights)
@@ -53,7 +52,7 @@ def _facts(root: Path) -> dict[str, Any]:
         "name": metadata.get("name", ""),
         "version": metadata.get("version", ""),
         "intended_use": metadata.get("intended_use", ""),
-        "inputs": [FORMATS[kind].title for kind in accepted_kinds(root, _CONFIG)],
+        "inputs": [FORMATS[kind].title for kind in accepted_kinds(root, INFERENCE)],
         "defaults": {name: config[name] for name in _DEFAULTS if name in config},
         "sampler": ConfigParser(config).get_parsed_content("sampler").config(),
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:.1f} MB",

@@ -7,11 +7,11 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, check_argument, is_refusal, read_json, root_cause
+from monai_d3gm.bundle import BundleError, check_argument, is_refusal, read_config, root_cause
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -90,18 +90,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def given_options(arguments: argparse.Namespace, root: Path, config: str) -> dict[str, Any]:
+def given_options(arguments: argparse.Namespace, root: Path, configs: Sequence[str]) -> dict[str, Any]:
     """The keys that the command line sets.
 
     Args:
         arguments: parsed, of a parser with `add_options`.
         root: the bundle's folder.
-        config: name of the config file that is to have these keys.
+        configs: names of the config files that are to have these keys.
 
     Raises:
-        BundleError: the config has no such key.
+        BundleError: they have no such key.
     """
-    known = read_json(root / "configs" / config)
+    known = read_config(root, configs)
     given = {key: value for key, value in vars(arguments).items() if key in _FLAGS}
     for key in given:
         if _component(key) not in known:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from monai_d3gm.bundle import BundleError, accepted_kinds, explain, find_bundle_root, prepare, read_json, run_workflow
+from monai_d3gm.bundle import (
+    INFERENCE,
+    BundleError,
+    accepted_kinds,
+    explain,
+    find_bundle_root,
+    prepare,
+    read_config,
+    run_workflow,
+)
 from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, print_error
 from monai_d3gm.cli.shards import Shard
 from monai_d3gm.cli.summary import Outcome, Status, as_text, failures, summarise
@@ -23,8 +32,6 @@ if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
     from monai_d3gm.cli.results import ResultFolder
     from monai_d3gm.data.restoration.units import InputUnit, Problem
-
-_CONFIG = "inference.json"
 
 
 def add_parser(commands: Commands) -> None:
@@ -50,7 +57,7 @@ def restore(arguments: argparse.Namespace) -> int:
     """
     shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()
-    settings = given_options(arguments, root, _CONFIG)
+    settings = given_options(arguments, root, INFERENCE)
     source, output = Path(arguments.input).absolute(), Path(arguments.output).absolute()
     if source.is_dir() and source.resolve() == output.resolve():
         raise BundleError(f"OUTPUT is the folder INPUT, {source}: results would be taken for inputs; choose another.")
@@ -62,13 +69,13 @@ def restore(arguments: argparse.Namespace) -> int:
     base = source if source.is_dir() else source.parent
     results = ResultFolder(output, arguments.overwrite)
     with before_anything():
-        kinds = accepted_kinds(root, _CONFIG)
+        kinds = accepted_kinds(root, INFERENCE)
         units, problems = find_units(source, kinds, leave_out=output)
         failed = [problem for problem in problems if problem.failed]
         if not units and not failed:
             raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {titles(kinds)}.")
         results.check()
-        origin = prepare(root, _CONFIG, settings, base)
+        origin = prepare(root, INFERENCE, settings, base)
     run = _Run(
         root=root,
         base=base,
@@ -126,7 +133,7 @@ class _Run:
     @property
     def progress(self) -> bool:
         """Whether progress bars are shown: as the bundle's own."""
-        return bool({**read_json(self.root / "configs" / _CONFIG), **self.settings}.get("progress", True))
+        return bool({**read_config(self.root, INFERENCE), **self.settings}.get("progress", True))
 
     def pass_over(self, problem: Problem, status: Status) -> Outcome:
         """The outcome of a file that is in no unit."""
@@ -161,7 +168,7 @@ class _Run:
                 "output_dir": folder,
                 "report": folder / self.results.report(unit),
             }
-            run_workflow(self.root, _CONFIG, {**self.settings, **places})
+            run_workflow(self.root, INFERENCE, {**self.settings, **places})
         text = printed.getvalue().replace(str(folder), str(self.results.place(unit)))
         tqdm.write(text, file=self.text, end="")
         return self.results.made(unit, origin) or []

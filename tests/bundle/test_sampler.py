@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_bundle import Run, logging_kept, magnitude, make_bundle, monai_command, write_nifti
 
-from monai_d3gm.bundle import make_workflow
+from monai_d3gm.bundle import INFERENCE, make_workflow
 from monai_d3gm.cli.main import main
 from monai_d3gm.comparison.experiment import settings_from
 from monai_d3gm.inferers import RestorationInferer, restoration
@@ -141,7 +141,7 @@ def test_in_an_experiment() -> None:
 
 @pytest.mark.parametrize("bundle", ["mri_recon", "mri_sr", "derain", "dehaze"])
 def test_an_experiment_can_express_what_ships(bundle: str, tmp_path: Path) -> None:
-    parsed = make_workflow(make_bundle(tmp_path / bundle, bundle), "inference.json", {}).parser.get_parsed_content
+    parsed = make_workflow(make_bundle(tmp_path / bundle, bundle), INFERENCE, {}).parser.get_parsed_content
     config = parsed("sampler").config()
     (setting,) = settings_from(
         [{name: [value] if isinstance(value, list) else value for name, value in config.items()}]
@@ -152,8 +152,8 @@ def test_an_experiment_can_express_what_ships(bundle: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", CHOSEN)
 def test_one_option_changes_itself_alone(name: str, root: Path) -> None:
     value = CHOSEN[name]
-    before = make_workflow(root, "inference.json", {}).parser.get_parsed_content("record")["sampler"]
-    parsed = make_workflow(root, "inference.json", {f"sampler::{name}": value}).parser.get_parsed_content
+    before = make_workflow(root, INFERENCE, {}).parser.get_parsed_content("record")["sampler"]
+    parsed = make_workflow(root, INFERENCE, {f"sampler::{name}": value}).parser.get_parsed_content
     assert parsed("record")["sampler"] == parsed("inferer").sampler.config() == {**before, name: value}
 
 
@@ -162,10 +162,10 @@ def test_the_other_keys_of_a_run_are_recorded_as_they_ran(root: Path) -> None:
     keys = {"num_samples": 3, "fidelity": 0.5, "seed": 7, "roi_size": 32, "batch_size": 2}
     for prefix in ("", "inferer::"):
         given = {f"{prefix}{key}": value for key, value in keys.items()}
-        parsed = make_workflow(root, "inference.json", {**given, "num_inference_steps": 4}).parser.get_parsed_content
+        parsed = make_workflow(root, INFERENCE, {**given, "num_inference_steps": 4}).parser.get_parsed_content
         assert keys.items() <= parsed("record").items() and parsed("record")["sampler"]["steps"] == 4
         assert parsed("record") == parsed("parameters") | parsed("inferer").config()
-    amp = make_workflow(root, "inference.json", {"inferer::amp": "bfloat16"}).parser.get_parsed_content("record")["amp"]
+    amp = make_workflow(root, INFERENCE, {"inferer::amp": "bfloat16"}).parser.get_parsed_content("record")["amp"]
     assert amp == "bfloat16"
 
 

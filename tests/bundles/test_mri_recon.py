@@ -19,8 +19,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_metadata, verify_net_in_out
 from PIL import Image
-from small_bundle import BUNDLE, Run, full_kspace, logging_kept, magnitude, write_nifti
+from small_bundle import BUNDLE, Run, evaluation_files, full_kspace, logging_kept, magnitude, write_nifti
 
+from monai_d3gm.bundle import EVALUATION, INFERENCE
 from monai_d3gm.data import write_kspace
 from monai_d3gm.networks.checkpoint import weights_hash
 
@@ -217,7 +218,7 @@ def test_evaluate_summarises_by_contrast_and_subject(
     for name in ("sub-01_T1w", "sub-02_T1w", "patient03_study1_T2W", "patient03_study2_T2W", "other"):
         write_nifti(folder / f"{name}.nii.gz", magnitude(36 + len(name), 36, 2))
     options = ["--dataset_dir", folder, "--output_dir", output, "--slices", 1, "--num_inference_steps", 1]
-    run = monai_bundle("run", "--config_file", bundle / "configs" / "evaluate.json", *options)
+    run = monai_bundle("run", "--config_file", evaluation_files(bundle), *options)
     assert run.status == 0, run.err
     assert [path.name for path in output.iterdir()] == ["metrics.json"]
     content = report(output)
@@ -239,10 +240,16 @@ def config(name: str) -> dict[str, Any]:
     return ConfigParser.load_config_file(BUNDLE / "configs" / f"{name}.json")
 
 
-def test_both_configs_describe_one_model() -> None:
-    inference, evaluate = config("inference"), config("evaluate")
-    different = {key for key in inference if inference[key] != evaluate.get(key)}
-    assert different == {"output_dir", "save_h5", "handlers"}
+@pytest.mark.parametrize("name", ["mri_recon", "mri_sr", "derain", "dehaze"])
+def test_the_evaluation_repeats_nothing_of_the_inference(name: str) -> None:
+    """It is an overlay: network, process and sampler stand once, and each of its keys changes or adds something."""
+    folder = BUNDLE.parent / name / "configs"
+    inference, evaluate = (json.loads((folder / file).read_text()) for file in EVALUATION)
+    once = ("network_def", "process", "scheduler", "sampler", "inferer", "record", "evaluator", "run")
+    assert not set(once) & {key.partition("::")[0] for key in evaluate}
+    assert all(key not in inference or value != inference[key] for key, value in evaluate.items())
+    for key in ("imports", "parameters"):
+        assert not any(entry in inference[key] for entry in evaluate.get(f"+{key}", ()))
 
 
 def test_training_and_inference_have_one_network_and_process() -> None:
@@ -251,11 +258,11 @@ def test_training_and_inference_have_one_network_and_process() -> None:
         assert inference[key] == training[key]
 
 
-@pytest.mark.parametrize("name", ["inference", "evaluate"])
-def test_monai_finds_its_properties(name: str, bundle: Path) -> None:
+@pytest.mark.parametrize("configs", [INFERENCE, EVALUATION])
+def test_monai_finds_its_properties(configs: tuple[str, ...], bundle: Path) -> None:
     with logging_kept():
-        file = str(bundle / "configs" / f"{name}.json")
-        workflow = ConfigWorkflow(file, workflow_type="inference", logging_file=False, bundle_root=str(bundle))
+        files = [str(bundle / "configs" / name) for name in configs]
+        workflow = ConfigWorkflow(files, workflow_type="inference", logging_file=False, bundle_root=str(bundle))
         workflow.initialize()
         assert workflow.check_properties() == []
         assert workflow.inferer.num_samples == 4

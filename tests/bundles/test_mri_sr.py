@@ -13,8 +13,9 @@ import pytest
 import torch
 from dicom_series import head, oblique_affine, write_classic
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
-from small_bundle import BUNDLES, SMALL, Run, logging_kept, magnitude, make_bundle, write_nifti
+from small_bundle import BUNDLES, SMALL, Run, evaluation_files, logging_kept, magnitude, make_bundle, write_nifti
 
+from monai_d3gm.bundle import EVALUATION, INFERENCE
 from monai_d3gm.data.formats.dicom import find_series, read_series
 from monai_d3gm.networks.checkpoint import read_checkpoint
 
@@ -34,7 +35,8 @@ def restore(mri_sr: Path, tmp_path: Path, monai_bundle: Callable[..., Run]) -> C
     def run(*arguments: object, config: str = "inference", output: str = "results") -> Path:
         folder = tmp_path / output
         options = ["--num_inference_steps", 1, "--num_samples", 1, "--output_dir", folder, *arguments]
-        ended = monai_bundle("run", "--config_file", mri_sr / "configs" / f"{config}.json", *options)
+        files = evaluation_files(mri_sr) if config == "evaluate" else mri_sr / "configs" / f"{config}.json"
+        ended = monai_bundle("run", "--config_file", files, *options)
         assert ended.status == 0, ended.err
         return folder
 
@@ -171,17 +173,16 @@ def test_training_validates_by_restoring_and_goes_on_from_where_it_was(
     assert state["trainer"]["iteration"] == 6
 
 
-def test_inference_evaluation_and_training_have_one_network_and_process() -> None:
-    train, *others = (ConfigParser.load_config_file(CONFIGS / f"{n}.json") for n in ("train", "inference", "evaluate"))
-    for config in others:
-        assert all(config[key] == train[key] for key in ("network_def", "process", "scheduler"))
+def test_inference_and_training_have_one_network_and_process() -> None:
+    train, inference = (ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in ("train", "inference"))
+    assert all(inference[key] == train[key] for key in ("network_def", "process", "scheduler"))
 
 
-@pytest.mark.parametrize("name", ["inference", "evaluate"])
-def test_monai_finds_its_properties(name: str, mri_sr: Path) -> None:
+@pytest.mark.parametrize("configs", [INFERENCE, EVALUATION])
+def test_monai_finds_its_properties(configs: tuple[str, ...], mri_sr: Path) -> None:
     with logging_kept():
-        file = str(mri_sr / "configs" / f"{name}.json")
-        workflow = ConfigWorkflow(file, workflow_type="inference", logging_file=False, bundle_root=str(mri_sr))
+        files = [str(mri_sr / "configs" / name) for name in configs]
+        workflow = ConfigWorkflow(files, workflow_type="inference", logging_file=False, bundle_root=str(mri_sr))
         workflow.initialize()
         assert workflow.check_properties() == []
 

@@ -13,8 +13,9 @@ import tifffile
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 from PIL import Image
-from small_bundle import SMALL, Run, content, logging_kept, two_processes
+from small_bundle import SMALL, Run, content, evaluation_files, logging_kept, two_processes
 
+from monai_d3gm.bundle import EVALUATION, INFERENCE
 from monai_d3gm.cli.main import main
 from monai_d3gm.data import bundled_photographs, read_image, write_image
 from monai_d3gm.inferers import RestorationInferer
@@ -43,12 +44,11 @@ def network(seed: int = 0) -> ConditionalNAFNet:
 def photo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bundles") / request.param
     shutil.copytree(BUNDLES / request.param / "configs", root / "configs")
-    for name in ("inference", "evaluate"):
-        file = root / "configs" / f"{name}.json"
-        config = json.loads(file.read_text())
-        config["network_def"].update(SMALL)
-        config |= {"progress": False, "num_inference_steps": 2, "num_samples": 2}
-        file.write_text(json.dumps(config))
+    file = root / "configs" / "inference.json"
+    config = json.loads(file.read_text())
+    config["network_def"].update(SMALL)
+    config |= {"progress": False, "num_inference_steps": 2, "num_samples": 2}
+    file.write_text(json.dumps(config))
     (root / "models").mkdir()
     process = D3GMProcess(tau=config["process"]["tau"])
     scheduler = D3GMScheduler(process, sigma_data=config["scheduler"]["sigma_data"])
@@ -117,7 +117,7 @@ def test_evaluate_takes_pairs_and_the_dial(
     for name, image in (("rain/x.png", COFFEE**2), ("norain/x.png", COFFEE)):
         (tmp_path / "pairs" / name).parent.mkdir(parents=True)
         write_image(tmp_path / "pairs" / name, image)
-    config = photo_bundle / "configs" / "evaluate.json"
+    config = evaluation_files(photo_bundle)
     for fidelity in (0, 1):
         run = monai_bundle(
             "run", "--config_file", config, "--dataset_dir", tmp_path / "pairs", "--output_dir", tmp_path / "out",
@@ -197,11 +197,11 @@ def test_the_configs_describe_one_model(name: str) -> None:
     assert metadata["version"] in metadata["changelog"]
 
 
-@pytest.mark.parametrize("kind", ["inference", "evaluate"])
-def test_monai_finds_its_properties(kind: str, photo_bundle: Path) -> None:
+@pytest.mark.parametrize("configs", [INFERENCE, EVALUATION])
+def test_monai_finds_its_properties(configs: tuple[str, ...], photo_bundle: Path) -> None:
     with logging_kept():
-        file = str(photo_bundle / "configs" / f"{kind}.json")
-        workflow = ConfigWorkflow(file, workflow_type="inference", logging_file=False, bundle_root=str(photo_bundle))
+        files = [str(photo_bundle / "configs" / name) for name in configs]
+        workflow = ConfigWorkflow(files, workflow_type="inference", logging_file=False, bundle_root=str(photo_bundle))
         workflow.initialize()
         assert workflow.check_properties() == []
 

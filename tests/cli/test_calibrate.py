@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_bundle import logging_kept, magnitude, make_bundle, save_untrained, write_nifti
 
-from monai_d3gm.bundle import make_workflow
+from monai_d3gm.bundle import INFERENCE, make_workflow
 from monai_d3gm.cli.main import main
 from monai_d3gm.handlers.trust import TrustCheck
 from monai_d3gm.networks.checkpoint import weights_hash
@@ -83,7 +83,7 @@ def test_the_calibration_is_found_by_a_restoration_with_the_same_parameters(root
         ({"acceleration": 3}, "calibrated for acceleration 4, not 3"),
         ({"sampler::temperature": 3.0, "sampler::t_min": 0.4}, hot),
     ):
-        workflow = make_workflow(root, "inference.json", settings | {"handlers": [], "baseline": False} | changes)
+        workflow = make_workflow(root, INFERENCE, settings | {"handlers": [], "baseline": False} | changes)
         workflow.initialize()
         parsed = workflow.parser.get_parsed_content
         check = TrustCheck(parsed("weights"), parsed("record"), root / "models" / "calibration.json")

@@ -21,16 +21,16 @@ from monai_d3gm.label.memory import estimate_bytes
 MEASURE = """
 import re, sys
 from pathlib import Path
-from monai_d3gm.bundle import make_workflow, run_workflow
+from monai_d3gm.bundle import INFERENCE, make_workflow, run_workflow
 
 root, source, output = map(Path, sys.argv[1:])
 status = Path("/proc/self/status")  # the maximum of getrusage is inherited from the process that started this one
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1])
 settings = {"inputs": [source], "dataset_dir": source.parent, "output_dir": output, "device": "cpu", "progress": False}
 settings |= {"num_inference_steps": 1, "num_samples": 2}
-make_workflow(root, "inference.json", settings).parser.get_parsed_content("inferer")  # all is imported
+make_workflow(root, INFERENCE, settings).parser.get_parsed_content("inferer")  # all is imported
 before = peak()
-run_workflow(root, "inference.json", settings)
+run_workflow(root, INFERENCE, settings)
 print(peak() - before)
 """
 

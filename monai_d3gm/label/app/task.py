@@ -17,12 +17,14 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
 from monai_d3gm.bundle import (
+    INFERENCE,
     BundleError,
     accepted_kinds,
     explain,
     is_refusal,
     make_workflow,
     prepare,
+    read_config,
     read_json,
     root_cause,
     run_workflow,
@@ -35,7 +37,6 @@ from monai_d3gm.networks.checkpoint import load_checkpoint
 
 __all__ = ["RestorationTask"]
 
-_CONFIG = "inference.json"
 _REPORT = "metrics.json"
 
 
@@ -54,8 +55,8 @@ class RestorationTask(BasicInferTask):
     def __init__(self, root: Path, device: str | None, memory: int) -> None:
         self.root = root
         self.memory = memory
-        self.bundle = read_json(root / "configs" / _CONFIG)
-        self.kinds = accepted_kinds(root, _CONFIG)
+        self.bundle = read_config(root, INFERENCE)
+        self.kinds = accepted_kinds(root, INFERENCE)
         self._server = {"logging_file": False, "progress": False, **({} if device is None else {"device": device})}
         if "format" in self.bundle:
             self._server["format"] = "nifti"  # a reply is one file, a DICOM series many
@@ -76,8 +77,8 @@ class RestorationTask(BasicInferTask):
     def _check(self) -> tuple[str, str]:
         """Load the weights as every request will, and return the device and the weights' file."""
         try:
-            prepare(self.root, _CONFIG, self._server, self.root)
-            parsed = make_workflow(self.root, _CONFIG, self._server).parser.get_parsed_content
+            prepare(self.root, INFERENCE, self._server, self.root)
+            parsed = make_workflow(self.root, INFERENCE, self._server).parser.get_parsed_content
             load_checkpoint(parsed("weights"), parsed("network_def"), parsed("scheduler"))
             return str(parsed("device")), str(parsed("weights"))
         except Exception as error:
@@ -138,7 +139,7 @@ class RestorationTask(BasicInferTask):
             "report": Path(_REPORT),
         }
         try:
-            run_workflow(self.root, _CONFIG, {**parameters.settings, **self._server, **places})
+            run_workflow(self.root, INFERENCE, {**parameters.settings, **self._server, **places})
         except Exception as error:
             refused = is_refusal(root_cause(error))
             raise HTTPException(400 if refused else 500, _told(error, path.parent, data["folder"])) from error

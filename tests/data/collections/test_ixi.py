@@ -167,7 +167,8 @@ def command(monai_bundle: Callable[..., Run], kind: str, **settings: object) -> 
 
 
 def recipe(kind: str) -> list[str]:
-    return [str(BUNDLE.parent / "mri_sr" / "configs" / f"{prefix}{kind}.json") for prefix in ("", "ixi_")]
+    names = ["train", "ixi_train"] if kind == "train" else ["inference", "evaluate", "ixi_evaluate"]
+    return [str(BUNDLE.parent / "mri_sr" / "configs" / f"{name}.json") for name in names]
 
 
 def test_the_recipe_trains_and_evaluates(tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:
