@@ -65,7 +65,6 @@ def accepted_kinds(root: Path, configs: Sequence[str]) -> tuple[str, ...]:
     return names_of(getattr(pydoc.locate(dataset.get("_target_", "")), "formats", Format))
 
 
-
 def make_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any]) -> ConfigWorkflow:
     """The workflow of a bundle's config files with some keys set; as ``python -m monai.bundle run`` makes it.
 
