@@ -1,7 +1,8 @@
 """How far the assumptions of a process are from what it does: measures on pairs of clean and degraded images.
 
 Sampling starts from a law that does not know ``x0``; what is left of ``x0 - mu`` at ``t = 1`` is the temporal
-discrepancy of arXiv 2406.13652. It is Gaussian against Gaussian, so its divergences have closed forms.
+discrepancy of arXiv 2406.13652. It is Gaussian against Gaussian, so its divergences have closed forms: the section
+"Discrepancy" of ``docs/theory.md``.
 """
 
 from __future__ import annotations

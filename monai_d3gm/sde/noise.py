@@ -1,4 +1,4 @@
-"""Noise as a function of its key: (seed, item, sample, step), and of nothing else.
+"""Noise as a function of its key: (seed, item, sample, step), and of nothing else ("Keyed noise" in the theory).
 
 Every image of a batch gets a stream of its own, drawn on the CPU, so that an item meets the same noise whatever the
 batch, tile, worker or device it is in. The key is hashed (BLAKE2b) to the seed of a generator; torch's CPU generator

@@ -9,6 +9,8 @@ times, and everything written on the curves (:mod:`~monai_d3gm.sde.solvers`) ser
 - posterior ``x_s | x_t, x0``: mean ``a_s x0 + b_s mu + (c_s / c_t) e^{-h} (x_t - a_t x0 - b_t mu)``, variance
   ``c_s^2 (1 - e^{-2h})``.
 
+They are derived in the section "Three curves, five processes" of ``docs/theory.md``.
+
 ``Theta`` below is the :class:`~monai_d3gm.sde.clock.Clock`. Processes are of arXiv 2406.13652 (D3GM and the list it
 compares with), arXiv 2301.11699 (IR-SDE), arXiv 2011.13456 (variance preserving) and arXiv 2312.10299 (GOUB).
 """

@@ -156,7 +156,8 @@ def _start(
     initial: Tensor | None,
     noise: Callable[[int], Tensor],
 ) -> Tensor:
-    """The state at the first time: given, or drawn from the prior or from the marginal of an estimate."""
+    """The state at the first time: given, or drawn from the prior ("Three curves, five processes" in the theory), or
+    from the marginal of an estimate ("Reverse initialisation")."""
     if state is not None:
         return state.to(mu)
     mean, std = process.prior(mu) if initial is None else process.marginal(initial.to(mu), mu, t)
@@ -164,13 +165,14 @@ def _start(
 
 
 def _eta(sampler: Sampler, index: int, times: list[float]) -> float:
-    """eta of a step, on the line from the first to the last step that draws noise: that to t = 0 draws none."""
+    """eta of a step ("Noise that changes on the way"), on the line from the first to the last step that draws noise;
+    that to t = 0 draws none."""
     first, last = sampler.eta_ends
     return first + (last - first) * index / max(len(times) - (3 if times[-1] == 0 else 2), 1)
 
 
 def _corrections(correct: Correction | None, scales: Sequence[float], count: int) -> list[Correction | None]:
-    """The correction of each evaluation, gamma scaled in the last ones but never in the first."""
+    """The correction of each evaluation ("The last corrections"): gamma scaled in the last, but never in the first."""
     used = tuple(scales)[max(len(scales) - count + 1, 0) :]
     if correct is None or not used:
         return [correct] * count

@@ -100,7 +100,7 @@ def euler_maruyama(
     order: int,
     eta: float,
 ) -> tuple[Tensor, float]:
-    """The paper's solver: one Euler-Maruyama step of the reverse equation in ``t``, whatever ``order``.
+    """The paper's solver (Appendix D.1): one Euler-Maruyama step of the reverse equation in ``t``, whatever ``order``.
 
     With the forward equation ``dx = (f x + h mu) dt + g dW`` and the score that ``x0_hat`` stands for,
     ``x_s = x_t - (t - s) [f x_t + h mu - (1 + eta^2) / 2 g^2 score] + eta g sqrt(t - s) z``; ``eta = 1`` is the
@@ -167,7 +167,8 @@ def _floats(process: DiffusionProcess, t: float) -> tuple[float, float, float]:
 
 
 def _multistep_weights(nodes: Sequence[float], h: float, k: float) -> list[float]:
-    """Weights on the values at ``nodes`` of ``int_0^h k e^{-k (h - v)} p(v) dv``, ``p`` their interpolant."""
+    """Weights on the values at ``nodes`` of ``int_0^h k e^{-k (h - v)} p(v) dv``, ``p`` their interpolant
+    ("Orders 2 and 3" in the theory)."""
     # Powers of v against the exponential: int_0^h k e^{-k (h - v)} v^n dv = k h^{n+1} n! phi_{n+1}(-k h).
     moments = [k * h ** (n + 1) * math.factorial(n) * _phi(n + 1, -k * h) for n in range(len(nodes))]
     weights = []

@@ -89,11 +89,8 @@ def test_the_processes_draw_one_trajectory(options: dict[str, Any], measured: bo
 
 def test_the_states_themselves_differ() -> None:
     """What agrees is w; x_t at a noise level is another image under each process, and so is an Euler-Maruyama step."""
-    values = []
-    for kind in PROCESSES.values():
-        process = kind()
-        a, _, c = (float(curve) for curve in process.curves(process.time_of_rho(-math.log(0.5))))
-        values.append((a, c))
-    assert len({round(a, 3) for a, _ in values}) == len(values)
+    times = {name: kind().time_of_rho(-math.log(0.5)) for name, kind in PROCESSES.items()}
+    amplitudes = {round(float(PROCESSES[name]().curves(t)[0]), 4) for name, t in times.items()}
+    assert len(amplitudes) == len(PROCESSES)
     euler = [trajectory(PROCESSES[name](), Sampler(solver="euler_maruyama"), False)[1] for name in list(PROCESSES)[:3]]
     assert float((euler[0] - euler[2]).abs().max()) > 1e-3
