@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from monai_d3gm.baselines.l1_wavelet import l1_wavelet, tune_l1_wavelet
+from monai_d3gm.baselines.l1_wavelet import l1_wavelet
+from monai_d3gm.baselines.sense import cg_sense
+from monai_d3gm.baselines.total_variation import total_variation
 
-__all__ = ["l1_wavelet", "tune_l1_wavelet"]
+__all__ = ["cg_sense", "l1_wavelet", "total_variation"]

@@ -52,6 +52,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("axis", "axis", {"choices": AXES, "help": f"undersampled axis: {' or '.join(AXES)}"}),
     ("snr", "snr", {"type": float, "help": "signal to noise of simulated k-space"}),
     ("noise-std", "noise_std", {"type": float, "help": "noise of the measurement, in the file's units"}),
+    ("maps", "maps", {"help": "coil sensitivity maps for the inputs: .npy, .h5 or BART's .cfl"}),
     ("factor", "factor", {"type": int, "help": "how many times finer the voxels become"}),
     ("plane", "plane", {"choices": PLANES, "help": f"where they do, within slices or across: {' or '.join(PLANES)}"}),
     ("degradation", "degradation", {"help": "how resolution is or was lost: truncation, blocks or kernel"}),
@@ -67,6 +68,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 _SWITCHES = (
     ("simulate", "simulate", True, "degrade the inputs first, and compare with them"),
     ("synthetic", "synthetic", True, "put weather on clean photographs first, and compare with them"),
+    ("all-baselines", "all_baselines", True, "make all classical reconstructions, not L1-wavelet alone"),
     ("no-baseline", "baseline", False, "make no other baselines than the degraded input"),
     ("no-progress", "progress", False, "show no progress bars"),
 )

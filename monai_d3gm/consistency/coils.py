@@ -1,106 +1,172 @@
-"""Coil sensitivity maps estimated from the measurement itself.
+"""From the coils of a scan to white virtual coils with sensitivity maps, as the reconstruction needs them.
 
-ESPIRiT (Uecker et al., MRM 71, 2014), by sigpy: the maps are eigenvectors, at eigenvalue 1, of an operator built from
-the fully sampled centre of k-space. Without such a centre there is nothing to calibrate on, and that is an error here.
+With the noise covariance C (`monai_d3gm.consistency.noise`) the coils are whitened; with the eigenvectors V of the
+signal's covariance over all samples they are compressed to the few virtual ones that hold its energy (Buehrer et al.,
+MRM 57, 2007; Zhang et al., MRM 69, 2013); the maps are then estimated for these. In all, y' = V^H L^{-1} y.
+
+The coils of a scan and the white ones shade an image differently. ``intensity`` leads back: times it, an image is the
+root sum of squares of the scan's own coils.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from monai_d3gm.consistency.base import check_finite
+from monai_d3gm.consistency.maps import CoilMaps, estimate_maps, given_maps
+from monai_d3gm.consistency.noise import noise_covariance, outer_samples, whitening_matrix
 
-__all__ = ["CoilMapError", "calibration_width", "espirit_maps"]
+__all__ = ["COMPRESS_FROM", "ENERGY", "CoilSystem", "compression_matrix", "prepare_coils", "virtual_coils"]
 
-_MIN_WIDTH = 8
-_MAX_WIDTH = 24
-_WIDE_KERNEL_FROM = 16
-"""With a centre narrower than this a kernel of 6 leaves too few blocks: on 8 simulated coils the maps' median error at
-width 12 falls from 0.020 to 0.007 with a kernel of 4. Below `_MIN_WIDTH` a tenth of the pixels is off by over 0.2."""
+COMPRESS_FROM = 8
+"""Number of coils from which on they are compressed."""
 
-
-class CoilMapError(ValueError):
-    """The measurement has no fully sampled centre of k-space to estimate coil sensitivities from."""
+ENERGY = 0.999
+"""Share of the signal's energy that the virtual coils hold at least."""
 
 
-def calibration_width(sampled: Tensor) -> int:
-    """Side of the largest fully sampled square at the centre of k-space.
+@dataclass(frozen=True)
+class CoilSystem:
+    """White virtual coils and their maps.
 
-    Args:
-        sampled: boolean (H, W), True where k-space was measured.
-
-    Returns:
-        largest w such that the w x w square that begins at (H // 2 - w // 2, W // 2 - w // 2) is sampled.
-
-    >>> calibration_width(torch.arange(16).expand(16, 16) % 12 > 3)
-    8
+    Attributes:
+        matrix: complex64 (virtual coils, coils): times k-space it gives that of the virtual coils.
+        sensitivity: the maps (virtual coils, H, W), and how well they explain the data.
+        noise_std: standard deviation of the noise per real and imaginary part, the same in every virtual coil and
+            about that of the scan's own coils, in their unit.
+        intensity: float32 (H, W): an image times this is the root sum of squares of the scan's own coils.
+        energy: share of the signal's energy that the virtual coils hold.
     """
-    height, width = sampled.shape
-    best = 0
-    for side in range(1, min(height, width) + 1):
-        top, left = height // 2 - side // 2, width // 2 - side // 2
-        if not bool(sampled[top : top + side, left : left + side].all()):
-            break
-        best = side
-    return best
+
+    matrix: Tensor
+    sensitivity: CoilMaps
+    noise_std: float
+    intensity: Tensor
+    energy: float
+
+    def apply(self, kspace: Tensor) -> Tensor:
+        """K-space of the scan's coils, complex (coils, H, W), to that of the virtual ones."""
+        return torch.einsum("vc,chw->vhw", self.matrix, kspace)
+
+    def describe(self) -> dict[str, int | float | str]:
+        """What a report says: number of coils and virtual coils, energy, estimator and unexplained share."""
+        virtual, coils = self.matrix.shape
+        return {
+            "coils": coils,
+            "virtual_coils": virtual,
+            "energy_kept": round(self.energy, 5),
+            "maps": self.sensitivity.estimator,
+            "unexplained": round(self.sensitivity.unexplained, 5),
+        }
 
 
-def espirit_maps(kspace: Tensor, mask: Tensor | None = None, calib_width: int | None = None) -> Tensor:
-    """Coil sensitivity maps by ESPIRiT, computed on the CPU.
+def compression_matrix(kspace: Tensor, noise_std: float, count: int | None = None) -> tuple[Tensor, float]:
+    """The orthonormal combinations of white coils that hold most of the signal's energy.
 
     Args:
-        kspace: complex (coils, H, W) of one slice, at least two coils, centred.
-        mask: where k-space was measured, boolean, broadcastable to kspace; by default where any coil is not zero.
-        calib_width: side in pixels of the calibration square at the centre of k-space, at least 8; by default the
-            largest that is fully sampled, up to 24.
+        kspace: complex (coils, H, W), 0 where not sampled, with white noise.
+        noise_std: of the noise, per real and imaginary part; its energy does not count.
+        count: how many; by default the fewest that hold `ENERGY`, at least two.
 
     Returns:
-        maps, complex (coils, H, W) on kspace's device, the first coil's phase being zero: sum of squares over the coils
-        1 where they are defined, 0 elsewhere (the background, where ESPIRiT's eigenvalue is below 0.95).
+        complex128 (virtual coils, coils) and the share of the energy held.
+
+    Example:
+        >>> kspace = torch.randn(1, 8, 8, dtype=torch.complex64) * torch.tensor([1.0, 2.0, 2.0])[:, None, None]
+        >>> matrix, share = compression_matrix(kspace, 0.0)
+        >>> tuple(matrix.shape), round(share, 6)
+        ((2, 3), 1.0)
+    """
+    samples = kspace[:, (kspace != 0).any(0)].to(torch.complex128)
+    values, vectors = torch.linalg.eigh(samples @ samples.mH)
+    signal = (values.flip(0) - 2 * noise_std**2 * samples.shape[1]).clamp_min(0)
+    held = signal.cumsum(0) / signal.sum().clamp_min(1e-300)
+    count = max(2, int((held < ENERGY).sum()) + 1) if count is None else count
+    count = min(count, len(values))
+    return vectors.flip(1)[:, :count].mH, float(held[count - 1])
+
+
+def virtual_coils(kspace: Tensor) -> int:
+    """How many virtual coils a slice needs to hold `ENERGY`.
+
+    Args:
+        kspace: complex (coils, H, W), at least two coils, 0 where not sampled.
+
+    Example:
+        >>> kspace = 0.01 * torch.randn(9, 32, 32, dtype=torch.complex64)
+        >>> kspace[:, 14:18, 14:18] += torch.linspace(1, 2, 9)[:, None, None]
+        >>> virtual_coils(kspace)
+        2
+    """
+    white, level, _ = _white(kspace, noise_covariance(outer_samples(kspace)))
+    return len(compression_matrix(white, level)[0])
+
+
+def _white(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, float, Tensor]:
+    """Whitened coils, complex128, of the coils' mean noise; its standard deviation per part; the matrix."""
+    level = float((covariance.diagonal().real.mean() / 2).sqrt())
+    matrix = level * whitening_matrix(covariance)
+    return torch.einsum("vc,chw->vhw", matrix, kspace.cpu().to(torch.complex128)), level, matrix
+
+
+def prepare_coils(
+    kspace: Tensor,
+    mask: Tensor | None = None,
+    *,
+    covariance: Tensor | None = None,
+    noise_std: float | None = None,
+    maps: Tensor | None = None,
+    virtual: int | None = None,
+) -> CoilSystem:
+    """Whiten the coils of a slice, compress them from eight on, and find their sensitivity maps.
+
+    Args:
+        kspace: complex (coils, H, W), at least two coils, 0 where not sampled.
+        mask: where k-space was measured, as for `estimate_maps`.
+        covariance: of the noise, as `noise_covariance` gives it; by default from the outermost samples of kspace.
+        noise_std: of the noise in the coils on the average, per real and imaginary part, where it is known better than
+            the covariance tells.
+        maps: sensitivity maps of the scan's own coils, complex (coils, H, W), instead of estimated ones.
+        virtual: number of virtual coils; by default all below eight coils, else as many as hold `ENERGY`.
+
+    Returns:
+        the system of virtual coils.
 
     Raises:
-        CoilMapError: no fully sampled square of 8 x 8, or of calib_width, at the centre of k-space.
-        ValueError: kspace is not complex (coils, H, W) or not finite, or the mask is not boolean or does not fit.
+        CoilMapError: no maps explain the data.
+        ValueError: k-space does not fit, or ``noise_std`` is not above 0: without noise nothing says how far to trust
+            each coil, and several coils cannot be solved exactly.
 
-    >>> espirit_maps(torch.ones(2, 32, 32, dtype=torch.complex64), torch.arange(32) % 2 == 0)
-    Traceback (most recent call last):
-    monai_d3gm.consistency.coils.CoilMapError: ...
+    Example:
+        >>> from monai_d3gm.consistency.fourier import fft2c
+        >>> maps = torch.stack([torch.linspace(0.1, 1, 48), torch.linspace(1, 0.1, 48)])[:, None].expand(2, 48, 48)
+        >>> noise = 0.01 * torch.randn(2, 48, 48, dtype=torch.complex64)
+        >>> system = prepare_coils(fft2c(maps.to(torch.complex64)) + noise)
+        >>> system.sensitivity.maps.shape, system.matrix.shape
+        (torch.Size([2, 48, 48]), torch.Size([2, 2]))
     """
-    kspace = kspace.detach().as_subclass(Tensor)
-    if not kspace.is_complex() or kspace.ndim != 3 or len(kspace) < 2:
+    if noise_std is not None and not 0 < noise_std < float("inf"):
         raise ValueError(
-            f"kspace must be complex (coils, H, W) with at least two coils, got {kspace.dtype} {tuple(kspace.shape)}"
+            f"noise_std is {noise_std} with {len(kspace)} coils; accepted: above 0, or None to estimate it: an exact "
+            "fit of several noisy coils amplifies their noise"
         )
-    check_finite("kspace", kspace)
-    if mask is None:
-        sampled = (kspace != 0).any(0)
+    if covariance is None:
+        covariance = noise_covariance(outer_samples(kspace.cpu()))
+    white, level, matrix = _white(kspace, covariance)
+    whole, held = torch.linalg.inv(matrix), 1.0
+    if virtual is not None or len(kspace) >= COMPRESS_FROM:
+        compression, held = compression_matrix(white, level, virtual)
+        matrix, whole = compression @ matrix, whole @ compression.mH
+    matrix = matrix.to(kspace.device, torch.complex64)
+    data = torch.einsum("vc,chw->vhw", matrix, kspace)
+    if maps is None:
+        sensitivity = estimate_maps(data, mask)
     else:
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask must be boolean, got {mask.dtype}")
-        try:
-            sampled = mask.as_subclass(Tensor).broadcast_to(kspace.shape).all(0)
-        except RuntimeError as error:
-            raise ValueError(
-                f"mask of shape {tuple(mask.shape)} does not fit kspace of shape {tuple(kspace.shape)}"
-            ) from error
-    available = calibration_width(sampled)
-    width = min(available, _MAX_WIDTH) if calib_width is None else calib_width
-    if not _MIN_WIDTH <= width <= available:
-        raise CoilMapError(
-            "coil sensitivity maps cannot be estimated: the fully sampled square at the centre of k-space is "
-            f"{available} pixels wide, and ESPIRiT needs at least {max(width, _MIN_WIDTH)}; give sensitivity_maps, or "
-            "a measurement with a larger fully sampled centre"
-            if width >= _MIN_WIDTH or calib_width is None
-            else f"calib_width must be at least {_MIN_WIDTH}, got {calib_width}"
-        )
-    # sigpy's import takes seconds and only this function needs it.
-    from sigpy.mri.app import EspiritCalib
-
-    kernel = 6 if width >= _WIDE_KERNEL_FROM else 4
-    with np.errstate(divide="ignore", invalid="ignore"):
-        maps = EspiritCalib(kspace.cpu().numpy(), calib_width=width, kernel_width=kernel, show_pbar=False).run()
-    # Where the first coil is exactly zero its phase is 0 / 0: those pixels are undefined too.
-    maps = np.where(np.isfinite(maps).all(axis=0), maps, 0)
-    return torch.from_numpy(maps).to(kspace)
+        sensitivity = given_maps(torch.einsum("vc,chw->vhw", matrix, maps.to(matrix)), data, mask)
+    own = torch.einsum("cv,vhw->chw", whole.to(matrix), sensitivity.maps).abs().square().sum(0)
+    size = sensitivity.maps.abs().square().sum(0)
+    mean = own.sum() / size.sum()
+    intensity = torch.where(size > 1e-6, own / size.clamp_min(1e-6), mean).sqrt()
+    return CoilSystem(matrix, sensitivity, level if noise_std is None else noise_std, intensity, held)

@@ -37,7 +37,8 @@ class KspaceConsistency(MeasurementConsistency):
         mask: True where k-space was measured; boolean of shape (W,), (1 or H, W), (1 or B, 1 or H, W) or
             (1 or B, 1 or coils, 1 or H, W). Three axes are always batch, H, W.
         sensitivity_maps: complex (coils, H, W) or (1 or B, coils, H, W), sum of squares over the coils 1 where they
-            are defined and 0 elsewhere; needed for four-dimensional k-space. See `espirit_maps`.
+            are defined, less towards the air around the object; needed for four-dimensional k-space. See
+            `estimate_maps`.
         noise_std: standard deviation of the noise per real and imaginary part; a float or (B,). With 0 the result has
             the measured k-space: exactly for one coil, in the least-squares sense for several, where the solution
             nearest the prediction is taken and ||A^H (A x - y)|| <= 1e-5 ||A^H y||.

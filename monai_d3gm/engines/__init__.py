@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from monai_d3gm.engines.evaluator import (
+    ALL_KSPACE_BASELINES,
     KSPACE_BASELINES,
+    ResidualError,
     RestorationEvaluator,
     RestorationEvents,
     batch_image,
@@ -20,11 +22,13 @@ from monai_d3gm.engines.prepare import (
 )
 
 __all__ = [
+    "ALL_KSPACE_BASELINES",
     "KSPACE_BASELINES",
     "D3GMPrepareBatch",
     "ErrorMapPrepareBatch",
     "ProcessMixturePrepareBatch",
     "RegressionPrepareBatch",
+    "ResidualError",
     "RestorationEvaluator",
     "RestorationEvents",
     "batch_image",

@@ -22,15 +22,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from monai_d3gm.baselines.l1_wavelet import l1_wavelet
+from monai_d3gm.baselines import cg_sense, l1_wavelet, total_variation
 from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.prepare import kspace_consistency
 from monai_d3gm.inferers.restoration import RestorationInferer
+from monai_d3gm.transforms.kspace.functional import phase_constraint_weight
 from monai_d3gm.trust.error_map import ErrorMap
 
 __all__ = [
+    "ALL_KSPACE_BASELINES",
     "KSPACE_BASELINES",
+    "ResidualError",
     "RestorationEvaluator",
     "RestorationEvents",
     "batch_image",
@@ -72,17 +75,38 @@ def batch_image(name: str) -> Baseline:
     return lambda batch: batch[name]
 
 
-def _l1_wavelet(batch: Mapping[str, Any]) -> Tensor:
-    maps = batch.get("sensitivity_maps", [None] * len(batch["kspace"]))
-    images = [l1_wavelet(k, m, mask=s) for k, m, s in zip(batch["kspace"], maps, batch["mask"], strict=True)]
-    return torch.stack(images).abs()[:, None]
+def _classical(solve: Callable[..., Tensor]) -> Baseline:
+    """A classical reconstruction of each slice, with the phase reference in the maps and the phase constraint that the
+    measurement allows."""
+
+    def images(batch: Mapping[str, Any]) -> Tensor:
+        made = []
+        for index, (kspace, mask, phase) in enumerate(zip(batch["kspace"], batch["mask"], batch["phase"], strict=True)):
+            maps = batch["sensitivity_maps"][index] * phase if "sensitivity_maps" in batch else phase[None]
+            coils = kspace if kspace.ndim == 3 else kspace[None]
+            weight = phase_constraint_weight(coils, mask, maps, float(batch["noise_std"][index]))
+            made.append(solve(coils, maps, mask=mask, phase_weight=weight))
+        return torch.stack(made).abs()[:, None]
+
+    return images
 
 
 KSPACE_BASELINES: Mapping[str, Baseline] = {
     "zero-filled": lambda batch: magnitude(batch["zero_filled"]),
-    "L1-wavelet": _l1_wavelet,
+    "L1-wavelet": _classical(l1_wavelet),
 }
 """What a reconstruction is compared with."""
+
+ALL_KSPACE_BASELINES: Mapping[str, Baseline] = {
+    **KSPACE_BASELINES,
+    "TV": _classical(total_variation),
+    "CG-SENSE": _classical(cg_sense),
+}
+"""The same with the classical reconstructions that take longer or are mostly weaker."""
+
+
+class ResidualError(ValueError):
+    """A restored image is further from its measurement than the degraded image was."""
 
 
 class RestorationEvents(EventEnum):
@@ -113,8 +137,9 @@ class RestorationEvaluator(SupervisedEvaluator):
 
     The restored image is ``to_image`` of the mean of the samples; the standard deviation is that of ``to_image`` of the
     samples. Both come from one pass over them. A batch is a dict with ``mu`` (B, C, H, W), ``key``, ``volume`` (the
-    index into the data set's ``volumes``), ``scale`` and, where they apply, ``reference`` (B, H, W) or (B, C, H, W),
-    ``crop`` and ``transposed`` as a `KspaceSliceDataset` has them, and what consistency and baselines take.
+    index into the data set's ``volumes``), ``scale`` and, where they apply, ``intensity`` (B, H, W),
+    ``reference`` (B, H, W) or (B, C, H, W), ``crop`` and ``transposed`` as a `KspaceSliceDataset` has them, and what
+    consistency and baselines take.
 
     Args:
         device: where the network runs.
@@ -127,6 +152,8 @@ class RestorationEvaluator(SupervisedEvaluator):
         error_map: predicts the error of each pixel; None for none.
         baseline: also make the other baselines where a truth is known.
         progress: show a progress bar over slices.
+        worst_residual: an image whose residual exceeds that of ``mu``, and this many times the noise, is an error and
+            no result; None never.
         options: further arguments of ``SupervisedEvaluator``.
 
     Raises:
@@ -158,6 +185,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         error_map: ErrorMap | None = None,
         baseline: bool = True,
         progress: bool = True,
+        worst_residual: float | None = None,
         **options: Any,
     ) -> None:
         place = usable_device(device)
@@ -178,14 +206,16 @@ class RestorationEvaluator(SupervisedEvaluator):
         self.error_map = None if error_map is None else error_map.to(place)
         self.baselines = dict(list(baselines.items())[: None if baseline else 1])
         self.progress = progress
+        self.worst_residual = worst_residual
         self._slices: list[dict[str, NDArray[np.float32]]] = []
         self._residuals: list[float] = []
+        self._coils: list[Mapping[str, Any]] = []
         self._bar: tqdm | None = None
         self.add_event_handler(Events.EPOCH_COMPLETED, self._close_bar)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Restore every volume of the data set."""
-        self._slices, self._residuals = [], []
+        self._slices, self._residuals, self._coils = [], [], []
         try:
             super().run(global_epoch)
         finally:
@@ -216,8 +246,9 @@ class RestorationEvaluator(SupervisedEvaluator):
         if self.error_map is not None:
             with torch.no_grad(), self.mode(self.error_map):
                 predicted = self.error_map(self.error_map.features(mean[:, :channels], mu, consistency)).cpu()
-        if consistency is not None and bool((consistency.noise_std > 0).all()):
-            self._residuals += (consistency.residual(mean[:, :channels]).cpu() / consistency.noise_std).tolist()
+        if consistency is not None:
+            self._residuals += self._check_residual(consistency, mu, mean[:, :channels], batchdata["key"])
+        self._coils += batchdata.get("coils", [])
         mean, std = mean[:, :channels].cpu(), std[:, 0 if to_image is None else channels :].cpu()
         known = "reference" in batchdata
         names = [name for number, name in enumerate(self.baselines) if known or number == 0]
@@ -240,13 +271,32 @@ class RestorationEvaluator(SupervisedEvaluator):
             self._finish(self.volumes[number])
         return {CommonKeys.IMAGE: mu, CommonKeys.PRED: mean, CommonKeys.LABEL: batchdata.get("reference")}
 
+    def _check_residual(self, consistency: Any, mu: Tensor, restored: Tensor, keys: list[str]) -> list[float]:
+        """The residual over noise of each image; none where the noise is 0.
+
+        Raises:
+            ResidualError: an image is too far from its measurement.
+        """
+        noise = consistency.noise_std.expand(len(keys))
+        before, after = (consistency.residual(x).double().cpu() for x in (mu, restored))
+        if self.worst_residual is not None:
+            for key, level, first, last in zip(keys, noise.tolist(), before.tolist(), after.tolist(), strict=True):
+                if last > max(first, self.worst_residual * level):
+                    raise ResidualError(
+                        f"{key}: the restored image is further from its measurement than the input was: a residual of "
+                        f"{last:.3g}, where the input has {first:.3g} and the noise {level:.3g}; accepted: up to the "
+                        f"input's, or {self.worst_residual:g} times the noise. It is not written."
+                    )
+        return (after / noise).tolist() if bool((noise > 0).all()) else []
+
     def _finish(self, source: InputVolume) -> None:
         """Give the volume to the handlers."""
         stacks = {name: _stacked([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
         residual = np.array(self._residuals, dtype=np.float32) if self._residuals else None
-        self._slices, self._residuals = [], []
+        coils = tuple(self._coils)
+        self._slices, self._residuals, self._coils = [], [], []
         std, reference, predicted = (stacks.pop(name, None) for name in ("std", "reference", "predicted_error"))
-        self.state.volume = RestoredVolume(source, stacks, std, reference, residual, predicted)
+        self.state.volume = RestoredVolume(source, stacks, std, reference, residual, predicted, coils)
         self.fire_event(RestorationEvents.VOLUME_COMPLETED)
 
 
@@ -260,6 +310,9 @@ def _in_file(image: Tensor, batch: Mapping[str, Any], index: int) -> NDArray[np.
     crop = batch["crop"][index] if "crop" in batch else None
     if crop is not None and image.shape[1:] != tuple(crop):
         image = center_crop(image, tuple(crop))
+    image = image * batch["scale"][index]
+    if "intensity" in batch:
+        image = image * center_crop(batch["intensity"][index], image.shape[1:])
     image = image.mT if "transposed" in batch and batch["transposed"][index] else image
     image = image[0] if len(image) == 1 else image.movedim(0, -1)
-    return np.ascontiguousarray((image * batch["scale"][index]).numpy(), dtype=np.float32)
+    return np.ascontiguousarray(image.numpy(), dtype=np.float32)

@@ -29,13 +29,15 @@ Figures = dict[str, dict[str, float]]
 class RestorationFigures:
     """Takes the figures of every volume with a truth: all protocols of `evaluate_images`, and measures of detail.
 
-    ``by_input`` holds them by the input's stem; at the end of a run ``engine.state.metrics`` has the restoration's
-    means over inputs, each under its name (``psnr/slice/whole`` and so on).
+    ``by_input`` holds them by the input's stem, and ``measurement`` what is known without a truth: the residual over
+    noise of each slice, and what was done to its coils. At the end of a run ``engine.state.metrics`` has the
+    restoration's means over inputs, each under its name (``psnr/slice/whole`` and so on).
     """
 
     def __init__(self) -> None:
         self.by_input: dict[str, Figures] = {}
         self.problems: dict[str, str] = {}
+        self.measurement: dict[str, dict[str, Any]] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with a `RestorationEvaluator`."""
@@ -45,11 +47,12 @@ class RestorationFigures:
 
     def clear(self, engine: Any) -> None:
         """Forget an earlier run."""
-        self.by_input, self.problems = {}, {}
+        self.by_input, self.problems, self.measurement = {}, {}, {}
 
     def take(self, engine: Any) -> None:
         """Take the figures of the volume that is complete."""
         volume: RestoredVolume = engine.state.volume
+        self._take_measurement(volume)
         if volume.reference is None:
             return
         stem, truth = volume.source.stem, volume.reference
@@ -60,6 +63,16 @@ class RestorationFigures:
             return
         if truth.ndim == 4:
             self._take_lpips(volume, truth)
+
+    def _take_measurement(self, volume: RestoredVolume) -> None:
+        """How well each slice agrees with its measurement, and what was done to its coils."""
+        about: dict[str, Any] = {}
+        if volume.residual is not None:
+            about["residual over noise"] = [round(value, 4) for value in volume.residual.tolist()]
+        if volume.coils:
+            about["coils"] = [dict(each) for each in volume.coils]
+        if about:
+            self.measurement[volume.source.stem] = {"slices": list(volume.source.slices), **about}
 
     def _take_lpips(self, volume: RestoredVolume, truth: NDArray[np.float32]) -> None:
         stem = volume.source.stem

@@ -165,6 +165,7 @@ class MetricsReport:
                 "figures": "measure/protocol/region; whole image and foreground; see monai_d3gm.metrics",
             },
             "figures": self.figures.by_input.get(source.stem, {}),
+            "measurement": self.figures.measurement.get(source.stem, {}),
             "warnings": self._remarks(source),
         }
         if source.stem in self.figures.problems:

@@ -171,7 +171,9 @@ def test_several_coils_and_a_test_file_without_truth(results: Callable[..., Path
     }
     entry = report(output)["inputs"]["test"]
     assert entry["figures"] == {} and any("no truth" in warning for warning in entry["warnings"])
-    assert entry["protocol"]["data"] == "measured multi-coil k-space, undersampled as acquired"
+    assert entry["protocol"]["data"] == "measured multi-coil k-space, undersampled as acquired, 1.5-fold"
+    measurement = entry["measurement"]
+    assert measurement["coils"][0]["coils"] == 3 and len(measurement["residual over noise"]) == 1
 
 
 def test_the_panel_is_a_picture_with_a_part_for_each_image(results: Callable[..., Path]) -> None:

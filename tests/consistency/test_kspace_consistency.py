@@ -286,12 +286,12 @@ def test_real_undersampled_coils(with_phase: bool) -> None:
 
     With the phase of the zero-filled image in the maps too, and then it is the same image divided by that phase.
     """
-    from monai_d3gm.consistency import espirit_maps
+    from monai_d3gm.consistency import estimate_maps
 
     measured = torch.from_numpy(np.load(Path(os.environ["D3GM_DATA"]) / "kspace" / "brain_8coil_undersampled.npy"))
     kspace = measured / float(complex_to_channels(ifft2c(measured)).square().sum((0, 1)).sqrt().max())
     mask = (kspace != 0).any(0)
-    maps = espirit_maps(kspace, mask)
+    maps = estimate_maps(kspace, mask).maps
     consistency = KspaceConsistency(kspace[None], mask, maps)
     if with_phase:
         without, adjoint = consistency, channels_to_complex(consistency.adjoint())

@@ -6,24 +6,25 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import fastmri
 import numpy as np
 import pytest
 import torch
 from small_bundle import full_kspace, magnitude, write_nifti
 from torch.utils.data import DataLoader
 
-from monai_d3gm.baselines.l1_wavelet import l1_wavelet
+from monai_d3gm.baselines import l1_wavelet
 from monai_d3gm.consistency.fourier import ifft2c
-from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, collate_slices, write_kspace
+from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, collate_slices, open_kspace, write_kspace
 from monai_d3gm.data.restoration.restored import RestoredVolume
-from monai_d3gm.engines import RestorationEvaluator, RestorationEvents, kspace_consistency
+from monai_d3gm.engines import ResidualError, RestorationEvaluator, RestorationEvents, kspace_consistency
 from monai_d3gm.handlers import RestorationFigures
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import evaluate_images
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.sde import Sampler
-from monai_d3gm.transforms.kspace.functional import simulate_kspace
+from monai_d3gm.transforms.kspace.functional import phase_constraint_weight, simulate_kspace
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,9 @@ def test_zero_filling_and_l1_wavelet_are_in_the_files_units(tmp_path: Path, netw
     truth = 1e-3 * np.moveaxis(magnitude(32, 24, 2), -1, 0)[:, 6:26, 2:22]
     np.testing.assert_allclose(volume.reference, truth, atol=1e-6)
     item = dataset[1]
-    expected = item["scale"] * l1_wavelet(item["kspace"], mask=item["mask"]).abs()[:, 2:22]
+    measured = item["kspace"][None], item["phase"][None]  # the phase reference takes the place of the maps
+    weight = phase_constraint_weight(measured[0], item["mask"], measured[1], item["noise_std"])
+    expected = item["scale"] * l1_wavelet(*measured, mask=item["mask"], phase_weight=weight).abs()[:, 2:22]
     assert item["kspace"].shape == (20, 24)  # the readout is cropped before, the columns after
     np.testing.assert_allclose(volume.images["L1-wavelet"][1], expected, rtol=1e-5)
     expected = item["scale"] * ifft2c(item["kspace"]).abs()[:, 2:22]
@@ -102,9 +105,8 @@ def turned_inputs(folder: Path, coils: int) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("coils", [1, 4])
+@pytest.mark.parametrize(("coils", "noise_std"), [(1, 0.0), (1, 2.0), (4, 0.5), (4, 2.0)])
 @pytest.mark.parametrize("axis", ["phase", "frequency"])
-@pytest.mark.parametrize("noise_std", [0.0, 2.0])
 def test_a_global_phase_of_the_input_does_not_matter(
     tmp_path: Path, network: ConditionalNAFNet, coils: int, axis: str, noise_std: float
 ) -> None:
@@ -129,14 +131,19 @@ def test_a_global_phase_of_the_input_does_not_matter(
 
 def test_several_coils_end_to_end(tmp_path: Path, network: ConditionalNAFNet) -> None:
     """A multi-coil file: the estimate with its maps and phase is nearer the truth, and the rows are what they say."""
-    dataset = KspaceSliceDataset(turned_inputs(tmp_path, 4)[0], acceleration=2)
+    path = turned_inputs(tmp_path, 4)[0]
+    dataset = KspaceSliceDataset(path, acceleration=2)
     volume = run(evaluator(dataset, network))[0]
     item = dataset[0]
     assert item["sensitivity_maps"].shape == item["kspace"].shape == (4, 64, 48)
     assert item["phase"].shape == (64, 48) and item["mu"].shape == item["zero_filled"].shape == (2, 64, 48)
     zero_filled = (item["sensitivity_maps"].conj() * ifft2c(item["kspace"])).sum(0).abs()
-    np.testing.assert_allclose(volume.images["zero-filled"][0], item["scale"] * zero_filled, rtol=1e-5, atol=1e-4)
+    factor = item["scale"] * item["intensity"]  # back to the file's own coils
+    np.testing.assert_allclose(volume.images["zero-filled"][0], factor * zero_filled, rtol=1e-5, atol=1e-4)
+    assert volume.coils[0]["coils"] == 4 and volume.coils[0]["unexplained"] < 0.05
     assert volume.reference is not None
+    own = fastmri.rss(ifft2c(open_kspace(path).read_kspace(0)).abs())
+    np.testing.assert_allclose(volume.reference[0], own, rtol=1e-4)
     assert volume.images["D3GM"].shape == (2, 64, 48) and np.isfinite(volume.images["D3GM"]).all()
     for item in dataset:
         errors = [(item[name].norm(dim=0) - item["reference"]).square().mean() for name in ("mu", "zero_filled")]
@@ -209,3 +216,35 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path, network: Conditiona
     loader = DataLoader(KspaceSliceDataset(tmp_path), collate_fn=collate_slices)
     with pytest.raises(ValueError, match="device is 'cpu:x'"):
         RestorationEvaluator("cpu:x", loader, network, RestorationInferer(D3GMScheduler()))
+
+
+@pytest.mark.parametrize("worst_residual", [None, 2.0])
+def test_an_image_far_from_its_measurement_is_an_error(
+    tmp_path: Path, network: ConditionalNAFNet, worst_residual: float | None
+) -> None:
+    """Without consistency's pull a network that makes noise ends further from the data than its input."""
+    noisy = copy.deepcopy(network)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(noisy.outro.weight, std=3.0)
+    write_nifti(tmp_path / "a.nii", magnitude())
+    dataset = KspaceSliceDataset(tmp_path, acceleration=2)
+
+    class Unheeded:
+        """Measures the residual, and corrects nothing."""
+
+        def __init__(self, batch: Any, device: Any) -> None:
+            self.residual = kspace_consistency(batch, device).residual
+            self.noise_std = kspace_consistency(batch, device).noise_std
+
+        def __call__(self, x: Any, t: Any) -> Any:
+            return x
+
+        def select(self, indices: Any) -> Any:
+            return self
+
+    run_it = evaluator(dataset, noisy, baseline=False, worst_residual=worst_residual, data_consistency=Unheeded)
+    if worst_residual is None:
+        assert run(run_it)[0].residual.max() > 2
+    else:
+        with pytest.raises(ResidualError, match=r"a:\d+: the restored image is further from its measurement than"):
+            run_it.run()

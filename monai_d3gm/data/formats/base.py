@@ -160,6 +160,9 @@ class KspaceReader(Protocol):
     def read_reconstruction(self, index: int) -> torch.Tensor | None:
         """The reference magnitude of slice ``index``, float32 (h, w), or None."""
 
+    def read_maps(self, index: int) -> torch.Tensor | None:
+        """The coil sensitivity maps of a slice that lie beside its k-space, complex64 (coils, H, W), or None."""
+
 
 @dataclass(frozen=True)
 class View:

@@ -81,6 +81,7 @@ class KspaceFile:
             that is less than the columns asked for.
         padding: first column that was encoded and the one after the last.
         empty: numbers of the slices that are zero everywhere.
+        has_maps: there are coil sensitivity maps in the file, the dataset ``sensitivity_maps``.
         attributes: the file's attributes as Python scalars and strings.
         warnings: what a reader of the result must know.
     """
@@ -95,6 +96,7 @@ class KspaceFile:
     crop: tuple[int, int]
     padding: tuple[int, int]
     empty: tuple[int, ...] = ()
+    has_maps: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -123,6 +125,22 @@ class KspaceFile:
         if self.reconstruction is None:
             return None
         return torch.from_numpy(self._read(self.reconstruction, index).astype(np.float32))
+
+    def read_maps(self, index: int) -> torch.Tensor | None:
+        """Return the coil sensitivity maps of slice ``index``, complex64 (coils, H, W), or None where there are none.
+
+        Raises:
+            KspaceFileError: they cannot be read, hold NaN or infinity, or do not fit ``kspace``.
+        """
+        if not self.has_maps:
+            return None
+        data = self._read("sensitivity_maps", index)
+        if data.dtype.kind != "c" or data.shape != (self.coils, *self.shape):
+            raise KspaceFileError(
+                f"{self.path}: slice {index}: sensitivity_maps is {data.dtype} of shape {data.shape}; accepted: "
+                f"complex, {(self.coils, *self.shape)}."
+            )
+        return torch.from_numpy(data.astype(np.complex64))
 
     def _read(self, name: str, index: int) -> NDArray[Any]:
         if not 0 <= index < self.num_slices:
@@ -427,6 +445,7 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
         crop=(int(crop[0]), int(crop[1])),
         padding=padding,
         empty=seen.empty,
+        has_maps="sensitivity_maps" in file,
         warnings=tuple(notes),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )

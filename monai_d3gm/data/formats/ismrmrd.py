@@ -158,6 +158,9 @@ class IsmrmrdFile:
     def read_reconstruction(self, index: int) -> None:
         """Return None: raw data have no reference image."""
 
+    def read_maps(self, index: int) -> None:
+        """Return None: raw data have no coil sensitivity maps."""
+
     @cached_property
     def _volume(self) -> NDArray[np.complex64]:
         """All partitions of a 3-D acquisition, an image along the first axis."""

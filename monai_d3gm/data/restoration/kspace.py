@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fastmri
 import numpy as np
@@ -19,10 +19,12 @@ from fastmri.data.transforms import center_crop
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from monai_d3gm.consistency.coils import espirit_maps
+from monai_d3gm.consistency.coils import COMPRESS_FROM, prepare_coils, virtual_coils
 from monai_d3gm.consistency.fourier import ifft2c
+from monai_d3gm.consistency.noise import estimate_noise_std, noise_covariance, outer_samples
 from monai_d3gm.data.formats.base import InputVolume, KspaceFormat, KspaceReader, MagnitudeVolume, VolumeFormat
 from monai_d3gm.data.formats.fastmri import KspaceFileError, acceleration_of
+from monai_d3gm.data.formats.maps import open_maps
 from monai_d3gm.data.formats.nifti import Nifti, VolumeFileError
 from monai_d3gm.data.formats.registry import names_of
 from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
@@ -38,11 +40,7 @@ from monai_d3gm.transforms.kspace.functional import (
     MASK_TYPES,
     cartesian_mask,
     crop_to_acquired_band,
-    estimate_noise_std,
 )
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +79,11 @@ class KspaceSliceDataset(Dataset):
     these are then exchanged; ``key`` "stem:slice"; ``source``; ``slice``; ``num_slices``; ``volume``, index into
     `volumes`; ``affine``.
 
+    Measured k-space of several coils is whitened, from eight coils on compressed, and its maps are estimated and
+    checked (`monai_d3gm.consistency.coils`): ``kspace`` and ``sensitivity_maps`` are those of the virtual coils.
+    ``intensity`` float32 (H, W) is then a further factor, physical = normalised * scale * intensity, and ``coils`` says
+    what was done.
+
     Args:
         inputs: files or folders of fastMRI .h5, ISMRMRD and NIfTI files; the content decides.
         acceleration: at least 1.
@@ -90,8 +93,11 @@ class KspaceSliceDataset(Dataset):
         seed: seed of phase, noise, and mask.
         snr: of simulated k-space: mean of the foreground over the noise's standard deviation per part.
         coils: of simulated k-space.
-        noise_std: of fastMRI files: standard deviation per real and imaginary part in the file's units; None
-            estimates it from the ends of the readout, 0.0 trusts the measurement exactly.
+        noise_std: of measured k-space: standard deviation per real and imaginary part in the file's units; None
+            estimates it from the outermost samples. 0.0 trusts the measurement of one coil exactly, and is refused for
+            several: their exact fit amplifies noise.
+        maps: a file of coil sensitivity maps (`monai_d3gm.data.formats.maps`) for all inputs with several coils, in
+            place of the file's own ``sensitivity_maps`` or of estimated ones.
         slices: "all", how many, evenly spaced, or such as "central:60".
 
     Raises:
@@ -119,6 +125,7 @@ class KspaceSliceDataset(Dataset):
         snr: float = 50.0,
         coils: int = 1,
         noise_std: float | None = None,
+        maps: str | os.PathLike[str] | None = None,
         slices: str | int = "all",
     ) -> None:
         if mask not in MASK_TYPES:
@@ -130,6 +137,7 @@ class KspaceSliceDataset(Dataset):
             raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
         self.transposed = axis == "frequency"
         self.noise_std = noise_std
+        self._maps = None if maps is None else open_maps(maps)
         self._wanted = slices
         self._simulate = SimulateKspaced("image", snr=snr, coils=coils, seed=seed)
         self._mask_arguments: dict[str, Any] = {
@@ -142,6 +150,7 @@ class KspaceSliceDataset(Dataset):
         self._loaded: tuple[int, NDArray[np.float32]] | None = None
         self._files: dict[int, KspaceReader] = {}
         self._sources = find_sources(inputs, names_of(self.formats))
+        self._virtual: dict[int, int] = {}
         self.volumes: list[InputVolume] = []
         for number, (format, source) in enumerate(self._sources):
             if isinstance(format, KspaceFormat):
@@ -191,6 +200,11 @@ class KspaceSliceDataset(Dataset):
     def _describe_kspace(self, number: int) -> InputVolume:
         format, source = self._sources[number]
         file = self._files[number]
+        if self.noise_std == 0 and file.coils:
+            raise KspaceFileError(
+                f"{file.path}: noise_std is 0 with {file.coils} coils, whose exact fit amplifies noise; accepted: "
+                "above 0, or None to estimate it."
+            )
         origin, attributes = "undersampled here", dict(file.attributes)
         attributes.pop("acceleration", None)  # only a mask tells it
         if file.mask is None:
@@ -272,44 +286,76 @@ class KspaceSliceDataset(Dataset):
         return self._normalize(item)
 
     def _measured(self, item: dict[Any, Any], file: KspaceReader) -> dict[Any, Any]:
-        kspace = file.read_kspace(item["slice"])
-        readout_last = _lacks_rows(file)
-        item["noise_std"] = self.noise_std
-        if self.noise_std is None:
-            item["noise_std"] = estimate_noise_std(kspace.mT if readout_last else kspace)
+        full = file.read_kspace(item["slice"])
         reference = file.read_reconstruction(item["slice"])
+        maps = self._given_maps(file, item["slice"])
         crop = file.crop
-        item["transposed"] = self.transposed or readout_last
+        item["transposed"] = self.transposed or _lacks_rows(file)
         if item["transposed"]:
-            kspace = kspace.transpose(-2, -1)
-            reference = None if reference is None else reference.transpose(-2, -1)
+            full = full.mT
+            reference, maps = (None if x is None else x.mT for x in (reference, maps))
             crop = (crop[1], crop[0])
-        item["kspace"] = kspace
         mask = None if file.mask is None else torch.from_numpy(np.atleast_2d(file.mask))
-        if mask is None or mask.shape.numel() in mask.shape:  # else the rows do not decouple
-            item = CropReadoutd("kspace", crop[0])(item)
-        full = item["kspace"]
-        item["crop"] = None if crop == full.shape[-2:] else crop
+        item["kspace"] = full
         if mask is None:
             # fastMRI leaves the columns outside the encoded ones out of the mask; they are columns only as stored.
             padding = None if self.transposed else file.padding
             item = CartesianMaskd("kspace", **self._mask_arguments, padding=padding)(item)
         else:
             mask = mask.mT if item["transposed"] else mask
-            item["mask"] = mask.reshape((1,) * (kspace.ndim - 2) + mask.shape)
+            item["mask"] = mask.reshape((1,) * (full.ndim - 2) + mask.shape)
             item["kspace"] = full * item["mask"]
-        maps = None
+        # before the crop, which spreads the zeros of an interpolated readout
+        noise = item["kspace"]
+        if mask is None or mask.shape.numel() in mask.shape:  # else the rows do not decouple
+            item["full"] = full
+            item = CropReadoutd(("kspace", "full"), crop[0])(item)
+            full = item.pop("full")
+            maps = None if maps is None else center_crop(maps, (crop[0], maps.shape[-1]))
+        item["crop"] = None if crop == full.shape[-2:] else crop
         if file.coils:
-            maps = item["sensitivity_maps"] = espirit_maps(item["kspace"], item["mask"])
-        item["mu"] = ZeroFilled()(item["kspace"], maps)
+            system = prepare_coils(
+                item["kspace"],
+                item["mask"],
+                covariance=noise_covariance(outer_samples(noise)),
+                noise_std=self.noise_std,
+                maps=maps,
+                virtual=self._virtual_coils(item["volume"], file),
+            )
+            item["kspace"], white = system.apply(item["kspace"]), system.apply(full)
+            item["noise_std"], item["intensity"] = system.noise_std, system.intensity
+            item["coils"] = system.describe()
+            item["sensitivity_maps"] = system.sensitivity.maps
+        else:
+            white, item["noise_std"] = full, estimate_noise_std(noise) if self.noise_std is None else self.noise_std
+        item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
         if mask is None:
-            item["image"] = ZeroFilled()(full, maps)
+            item["image"] = ZeroFilled()(white, item.get("sensitivity_maps"))
             if reference is None:
                 magnitudes = ifft2c(full).abs()
                 reference = fastmri.rss(magnitudes) if file.coils else magnitudes
         if reference is not None:
-            item["reference"] = center_crop(reference, crop)
+            reference = center_crop(reference, crop)
+            item["reference"] = reference / center_crop(item["intensity"], crop) if file.coils else reference
         return self._normalize(item)
+
+    def _given_maps(self, file: KspaceReader, index: int) -> torch.Tensor | None:
+        """The user's own maps of a slice: those of the option, else the file's, else None."""
+        if not file.coils:
+            return None
+        if self._maps is not None:
+            return self._maps.of_slice(index, file.coils, file.shape)
+        return file.read_maps(index)
+
+    def _virtual_coils(self, number: int, file: KspaceReader) -> int | None:
+        """How many virtual coils a volume needs: its slices share the number. None leaves it to a single slice."""
+        slices = self.volumes[number].slices
+        if file.coils < COMPRESS_FROM or len(slices) == 1:
+            return None
+        if number not in self._virtual:
+            looked_at = sorted({slices[len(slices) * part // 4] for part in (1, 2, 3)})
+            self._virtual[number] = max(virtual_coils(file.read_kspace(index)) for index in looked_at)
+        return self._virtual[number]
 
     def _normalize(self, item: dict[Any, Any]) -> dict[Any, Any]:
         keys = ("kspace", "mu", "image", "reference", "noise_std")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class RestoredVolume:
         predicted_error: half-widths that an error map predicted, before calibration, (S, h, w); None without one.
         residual: by slice, the root mean square of A x - y over the measurement's noise_std, for the restored image
             before it became a magnitude; None where there is no measurement or its noise is 0.
+        coils: by slice, what was done to the coils of measured k-space (`CoilSystem.describe`); empty for one coil.
     """
 
     source: InputVolume
@@ -38,6 +40,7 @@ class RestoredVolume:
     reference: NDArray[np.float32] | None
     residual: NDArray[np.float32] | None = None
     predicted_error: NDArray[np.float32] | None = None
+    coils: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def degraded(self) -> str:

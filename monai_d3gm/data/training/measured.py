@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from monai_d3gm.consistency.fourier import ifft2c
+from monai_d3gm.consistency.noise import estimate_noise_std
 from monai_d3gm.data.formats.fastmri import KspaceFileError, open_kspace
 from monai_d3gm.data.restoration.inputs import find_inputs, spread
 from monai_d3gm.data.restoration.kspace import AXES
@@ -20,7 +21,6 @@ from monai_d3gm.transforms.kspace.functional import (
     MASK_TYPES,
     cartesian_mask,
     crop_readout,
-    estimate_noise_std,
     keyed_generator,
 )
 

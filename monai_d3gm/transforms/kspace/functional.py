@@ -323,28 +323,6 @@ def _pattern(mask: torch.Tensor) -> torch.Tensor:
     return pattern[0, :1] if rows_alike else pattern[0]
 
 
-def estimate_noise_std(kspace: torch.Tensor) -> float:
-    """Estimate the noise's standard deviation per real and imaginary part from the ends of the readout in k-space.
-
-    There, in the outermost eighth of the frequencies, signal is weak: the magnitude of pure noise has the median
-    s sqrt(2 ln 2). Samples that are exactly zero (not sampled, or filled with zeros) do not count.
-
-    Args:
-        kspace: complex (..., H, W), the readout along H.
-
-    Returns:
-        s in k-space's units; 0.0 where no sample is left. It is too large where signal reaches the outer frequencies.
-
-    >>> noise = torch.complex(*torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0)))
-    >>> abs(estimate_noise_std(3 * noise) - 3) < 0.3
-    True
-    """
-    rows = max(kspace.shape[-2] // 16, 1)
-    ends = torch.cat([kspace[..., :rows, :], kspace[..., -rows:, :]], dim=-2).abs()
-    ends = ends[ends > 0]
-    return float(ends.median() / np.sqrt(2 * np.log(2))) if ends.numel() else 0.0
-
-
 def phase_reference(
     kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor | None = None
 ) -> torch.Tensor:

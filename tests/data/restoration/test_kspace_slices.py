@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import fastmri
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from fastmri.data import transforms as fastmri_transforms
 from fastmri.data.mri_data import SliceDataset
 from torch.utils.data import DataLoader
 
+from monai_d3gm.baselines import cg_sense
+from monai_d3gm.consistency import estimate_noise_std
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
 from monai_d3gm.data import (
     KspaceFileError,
@@ -28,7 +31,7 @@ from monai_d3gm.data import (
 )
 from monai_d3gm.engines import kspace_consistency
 from monai_d3gm.transforms import PhaseConstrain, ZeroFilled
-from monai_d3gm.transforms.kspace.functional import estimate_noise_std, simulate_kspace
+from monai_d3gm.transforms.kspace.functional import simulate_kspace
 
 
 def disc(rows: int, columns: int) -> np.ndarray:
@@ -130,10 +133,11 @@ def test_coil_maps_are_estimated_from_what_was_sampled(multi: Path) -> None:
     maps = item["sensitivity_maps"]
     assert maps.shape == (4, 64, 64) and item["mask"].shape == (1, 1, 64)
     energy = maps.abs().square().sum(dim=0)
-    assert torch.allclose(energy[energy > 0], torch.ones(()), atol=1e-3)
+    assert torch.allclose(energy[item["reference"] > 0.1], torch.ones(()), atol=1e-3)
+    assert item["coils"]["coils"] == item["coils"]["virtual_coils"] == 4
     # Combining the coils with the maps gives the root of the sum of squares, up to noise and the maps' error.
     inside = item["reference"] > 0.3
-    difference = (item["image"].norm(dim=0) - item["reference"])[inside]
+    difference = (item["image"].norm(dim=0) - item["reference"])[inside]  # both in the units of the whitened coils
     assert float(difference.abs().mean()) < 0.03
 
 
@@ -223,8 +227,107 @@ def test_known_noise_is_in_the_images_units(single: Path) -> None:
     item = KspaceSliceDataset(single, noise_std=1e-6)[0]
     assert item["noise_std"] * item["scale"] == pytest.approx(1e-6)
     assert KspaceSliceDataset(single, noise_std=0.0)[0]["noise_std"] == 0
-    item = KspaceSliceDataset(single)[0]  # estimated: of the file's k-space, in its units
-    assert item["noise_std"] * item["scale"] == pytest.approx(estimate_noise_std(open_kspace(single).read_kspace(0)))
+    item = KspaceSliceDataset(single)[0]  # estimated: of what was sampled of the file's k-space, in its units
+    sampled = open_kspace(single).read_kspace(0) * item["mask"]
+    assert item["noise_std"] * item["scale"] == pytest.approx(estimate_noise_std(sampled))
+
+
+def test_several_coils_are_not_fitted_exactly(multi: Path) -> None:
+    with pytest.raises(KspaceFileError, match=r"multi\.h5: noise_std is 0 with 4 coils"):
+        KspaceSliceDataset(multi, noise_std=0.0)
+
+
+def correlated_scan(coils: int, size: int = 96, snr: float = 60.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy k-space of the disc with a loop array, whose coils' noise is correlated, and its root sum of squares."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    angle = 2 * torch.pi * torch.arange(coils)[:, None, None] / coils
+    distance = (y - 1.3 * angle.sin()).square() + (x - 1.3 * angle.cos()).square()
+    maps = torch.polar(1 / (0.3 + distance), 2 * distance.sqrt() + angle)
+    image = torch.from_numpy(disc(size, size)) * torch.exp(1j * (0.8 * x - 0.5 * y))
+    signal = maps * image
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.eye(coils) + 0.3 * torch.randn(coils, coils, generator=generator, dtype=torch.complex64)
+    noise = torch.view_as_complex(torch.randn(coils, size, size, 2, generator=generator))
+    std = float(signal.abs().square().sum(0).sqrt()[image.abs() > 0.5].mean()) / snr
+    kspace = fft2c(signal.to(torch.complex64)) + std * torch.einsum("cd,dhw->chw", mixing, noise)
+    return kspace, signal.abs().square().sum(0).sqrt()
+
+
+def test_a_small_centre_of_sixteen_coils_loses_no_tissue(tmp_path: Path) -> None:
+    """8 of 96 lines at the centre, correlated noise: maps on the whole disc, white noise, and 6 dB over zero filling.
+
+    The maps of a square of 8 x 8 would lose most of it: the centre's lines are used at their full length.
+    """
+    kspace, truth = correlated_scan(16)
+    lines = (torch.arange(96) % 3 == 0) | ((torch.arange(96) - 48).abs() < 4) | (torch.arange(96) == 44)
+    write_kspace(tmp_path / "a.h5", (kspace * lines)[None], recon_size=(96, 96), mask=lines.numpy())
+    item = KspaceSliceDataset(tmp_path / "a.h5")[0]
+    inside = truth > 0.1 * truth.max()
+    energy = item["sensitivity_maps"].abs().square().sum(0)
+    assert float((energy[inside] > 0.99).float().mean()) == 1.0
+    assert item["coils"]["virtual_coils"] < 16 and item["coils"]["energy_kept"] >= 0.999
+    assert item["coils"]["unexplained"] < 0.03
+    # the noise of what was measured, in the virtual coils, at the corners of k-space
+    corners = item["kspace"][:, :12, lines][..., :4]
+    assert float(torch.view_as_real(corners).std()) == pytest.approx(item["noise_std"], rel=0.1)
+    maps = item["sensitivity_maps"]
+    solved = cg_sense(item["kspace"], maps, mask=item["mask"])
+    residual = torch.view_as_real((fft2c(maps * solved) - item["kspace"])[:, :, lines]).square().mean().sqrt()
+    # a least-squares fit has less than the noise: sqrt(1 - unknowns / numbers), with 9 coils and 0.4 of the lines 0.85
+    assert 0.7 < float(residual) / item["noise_std"] < 1.1
+
+    def psnr(image: torch.Tensor) -> float:
+        scaled = image * item["scale"] * item["intensity"]
+        return float(10 * torch.log10(truth.max() ** 2 / (scaled - truth)[inside].square().mean()))
+
+    assert psnr(solved.abs()) > psnr(item["zero_filled"].norm(dim=0)) + 6
+
+
+def test_slices_of_a_volume_share_their_virtual_coils(tmp_path: Path) -> None:
+    kspace, _ = correlated_scan(10, 48)
+    other = torch.cat([kspace[:5], 0.01 * kspace[5:]])  # of another number of virtual coils when taken alone
+    write_kspace(tmp_path / "a.h5", torch.stack([kspace, other, kspace]), recon_size=(48, 48))
+    dataset = KspaceSliceDataset(tmp_path / "a.h5", acceleration=2)
+    batch = collate_slices([dataset[i] for i in range(3)])
+    assert batch["kspace"].shape[1] == batch["coils"][0]["virtual_coils"] < 10
+    assert torch.equal(KspaceSliceDataset(tmp_path / "a.h5", acceleration=2)[2]["kspace"], batch["kspace"][2])
+
+
+@pytest.mark.parametrize("how", ["file", "npy", "cfl"])
+def test_maps_of_the_users_own(tmp_path: Path, how: str) -> None:
+    """They are whitened with the data and made of sum of squares 1: both sides of S x = coils then agree."""
+    kspace, truth = correlated_scan(4, 64)
+    own = ifft2c(kspace) / truth.clamp_min(1e-3) * (truth > 0.1 * truth.max())
+    write_kspace(tmp_path / "a.h5", kspace[None], recon_size=(64, 64))
+    option = None
+    if how == "file":
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            file["sensitivity_maps"] = own.numpy()[None]
+    elif how == "npy":
+        option = tmp_path / "maps.npy"
+        np.save(option, own.numpy())
+    else:
+        option = tmp_path / "maps.cfl"
+        option.with_suffix(".hdr").write_text("# Dimensions\n64 64 1 4 1 1 1 1 1 1 1 1 1 1 1 1\n")
+        option.write_bytes(own.numpy().transpose(1, 2, 0).tobytes(order="F"))
+    item = KspaceSliceDataset(tmp_path / "a.h5", acceleration=2, maps=option)[0]
+    assert item["coils"]["maps"] == "given"
+    energy = item["sensitivity_maps"].abs().square().sum(0)
+    assert torch.allclose(energy[truth > 0.1 * truth.max()], torch.ones(()), atol=1e-4)
+    assert item["coils"]["unexplained"] < 0.05
+
+
+def test_maps_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    kspace, _ = correlated_scan(4, 64)
+    write_kspace(tmp_path / "a.h5", kspace[None], recon_size=(64, 64))
+    np.save(tmp_path / "small.npy", np.ones((4, 32, 32), np.complex64))
+    with pytest.raises(KspaceFileError, match=r"small\.npy: maps of shape \(4, 32, 32\); accepted: \(4, 64, 64\)"):
+        KspaceSliceDataset(tmp_path / "a.h5", maps=tmp_path / "small.npy")[0]
+    words = r"a\.h5: slice 0: the coil sensitivity maps \(given\) leave .* unexplained"
+    wrong = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None].expand(4, 64, 64).to(torch.complex64)
+    np.save(tmp_path / "wrong.npy", wrong.numpy())
+    with pytest.raises(KspaceFileError, match=words):
+        KspaceSliceDataset(tmp_path / "a.h5", maps=tmp_path / "wrong.npy")[0]
 
 
 # --- inputs that cannot be used --------------------------------------------------------------------------------
@@ -266,11 +369,11 @@ def test_the_content_decides(single: Path, tmp_path: Path) -> None:
 def test_errors_of_a_slice_name_it(tmp_path: Path) -> None:
     kspace = simulated_kspace(2, 40, 40)
     kspace[1] = 0
-    # Sampled lines that hold nothing: no scale can be found.
+    # Sampled lines that hold nothing: no noise and no scale can be found.
     kspace[1, :, 3] = 1
     mask = np.arange(40) == 20
     write_kspace(tmp_path / "b.h5", kspace, recon_size=(40, 40), mask=mask)
-    with pytest.raises(KspaceFileError, match=r"b\.h5: slice 1: the 99.5th percentile"):
+    with pytest.raises(KspaceFileError, match=r"b\.h5: slice 1: kspace is zero everywhere"):
         KspaceSliceDataset(tmp_path / "b.h5")[1]
 
 
