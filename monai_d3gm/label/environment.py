@@ -40,7 +40,7 @@ def check_environment(
     >>> versions = {"monailabel": "0.8.5", "pydicom": "3.0.2", "pynetdicom": "2.1.1", "numpy": "1.26.4"}
     >>> check_environment(versions.__getitem__, python=(3, 11))
     Traceback (most recent call last):
-    monai_d3gm.bundle.BundleError: MONAI Label cannot run here: pydicom is 3.0.2, accepted: 2.4 to below 3. ...
+    monai_d3gm.bundle.errors.BundleError: MONAI Label cannot run here: pydicom is 3.0.2, accepted: 2.4 to below 3. ...
     """
     problems = []
     if python >= _PYTHON:

@@ -14,13 +14,29 @@ from typing import Any
 
 __all__ = ["OUTPUTS", "ParameterError", "Parameters", "parse_parameters", "settable"]
 
-OUTPUTS = ("restored", "std", "interval", "panel")
-"""What a reply's file can be, by the names of a `VolumeWriter`'s files; the first unless another is asked for."""
+OUTPUTS = ("restored", "std", "interval", "panel", "all")
+"""What a reply's file can be, by the names of a `VolumeWriter`'s files; or an archive of all of them."""
 
 _MOST = {"num_inference_steps": 100, "num_samples": 100}
 """A request that asked for more would keep all others waiting."""
 
-_BESIDES = ("num_inference_steps", "num_samples", "fidelity", "seed", "roi_size", "frame", "contrast", "simulate")
+_LARGEST = 1e12
+"""No number of a request is larger; the components have their own, narrower ranges."""
+
+_LONGEST = 200
+"""Characters of a value that are shown in a message."""
+
+_BESIDES = (
+    "num_inference_steps",
+    "num_samples",
+    "fidelity",
+    "seed",
+    "roi_size",
+    "frame",
+    "contrast",
+    "simulate",
+    "format",
+)
 """Keys that a request may set though they are not among a bundle's ``parameters``."""
 
 _SERVERS = ("device",)
@@ -46,12 +62,12 @@ class Parameters:
 
     Attributes:
         settings: keys of the bundle's config, with their values.
-        output: which of the results the reply holds, one of `OUTPUTS`.
+        output: which of the results the reply holds, one of `OUTPUTS`; None where the request does not say.
         store: also put the restored volume into the datastore, as an image of its own.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    output: str = OUTPUTS[0]
+    output: str | None = None
     store: bool = False
 
 
@@ -94,15 +110,17 @@ def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Par
         if name in ("output", "store") or name in _FOREIGN:
             continue
         if name not in defaults:
-            raise ParameterError(f"unknown parameter {name!r}; accepted: {', '.join((*defaults, 'output', 'store'))}.")
+            raise ParameterError(
+                f"unknown parameter {_shown(name)}; accepted: {', '.join((*defaults, 'output', 'store'))}."
+            )
         settings[name] = _checked(name, value, defaults[name])
-    output, store = given.get("output", OUTPUTS[0]), given.get("store", False)
-    if output not in OUTPUTS:
-        raise ParameterError(f"output is {output!r}; accepted: {', '.join(OUTPUTS)}.")
+    output, store = given.get("output"), given.get("store", False)
+    if output is not None and output not in OUTPUTS:
+        raise ParameterError(f"output is {_shown(output)}; accepted: {', '.join(OUTPUTS)}.")
     if not isinstance(store, bool):
-        raise ParameterError(f"store is {store!r}; accepted: true or false.")
-    if output == "std" and settings.get("num_samples", defaults.get("num_samples")) == 1:
-        raise ParameterError("output is 'std' of 1 sample; accepted: num_samples above 1.")
+        raise ParameterError(f"store is {_shown(store)}; accepted: true or false.")
+    if output in ("std", "interval") and settings.get("num_samples", defaults.get("num_samples")) == 1:
+        raise ParameterError(f"output is {output!r} of 1 sample; accepted: num_samples above 1.")
     return Parameters(settings, output, store)
 
 
@@ -110,8 +128,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
     """A value that may go into a config."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     word = isinstance(value, str) and _WORD.fullmatch(value) is not None
-    if number and not math.isfinite(value):
-        raise ParameterError(f"{name} is {value}; accepted: a finite number.")
+    if number and not abs(value) <= _LARGEST:
+        raise ParameterError(f"{name} is {_shown(value)}; accepted: a finite number of at most {_LARGEST:g}.")
     if isinstance(default, bool) or name in _TRUTHS:
         accepted, fits = "true or false", isinstance(value, bool)
     elif name == "slices":  # "all", or how many
@@ -123,10 +141,22 @@ def _checked(name: str, value: Any, default: Any) -> Any:
     if default is None and value is None:
         return None
     if not fits:
-        raise ParameterError(f"{name} is {value!r}; accepted: {accepted}.")
+        raise ParameterError(f"{name} is {_shown(value)}; accepted: {accepted}.")
     if name in _MOST and value > _MOST[name]:
         raise ParameterError(f"{name} is {value}; accepted: at most {_MOST[name]}.")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, cut where it is long.
+
+    >>> _shown(10**500)
+    '1e+500'
+    """
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return f"1e+{int(math.log10(abs(value)))}" if value > 0 else f"-1e+{int(math.log10(abs(value)))}"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _is_computed(value: Any) -> bool:

@@ -8,18 +8,14 @@ Skipped where MONAI Label is not installed; ``.ci/label`` makes the environment 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
-import os
+import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,99 +23,20 @@ import nibabel
 import numpy as np
 import pytest
 import requests
+from label_server import FAST, Server, needs_monai_label, start, stop
 from PIL import Image
-from small_bundle import BUNDLES, Run, full_kspace, magnitude, make_bundle, write_nifti
+from small_bundle import BUNDLES, full_kspace, magnitude, make_bundle, write_nifti
 
 from monai_d3gm.cli.main import main
 from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.label import client
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("monailabel") is None, reason="MONAI Label is not installed; .ci/label runs these tests"
-)
-
-FAST = {"num_inference_steps": 2, "num_samples": 2}
-STARTUP = 600
-"""Seconds within which a server must answer; importing MONAI Label alone takes many on a busy machine."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server."""
-
-    address: str
-    studies: Path
-    process: subprocess.Popen[bytes]
-    log: Path
-    scratch: Path
-
-    def restore(self, model: str, path: Path, **options: Any) -> client.Restoration:
-        return client.restore(self.address, model, path, **options)
-
-    def memory(self) -> float:
-        """Resident memory in MB."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), "MPLBACKEND": "Agg"}
-
-
-def start(folder: Path, *conf: str) -> Server:
-    """Start a server with what is in ``folder / "studies"``, and wait until it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    scratch = folder / "tmp"
-    scratch.mkdir()
-    log = folder / "server.log"
-    arguments = ["label", "start", "--studies", str(folder / "studies"), "--port", str(port)]
-    for name, value in zip(conf[::2], conf[1::2], strict=True):
-        arguments += ["--conf", name, value]
-    command = [sys.executable, "-c", "from monai_d3gm.cli.main import main; raise SystemExit(main())", *arguments]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment(scratch), cwd=folder)
-    server = Server(f"http://127.0.0.1:{port}", folder / "studies", process, log, scratch)
-    for _ in range(STARTUP * 2):
-        if process.poll() is not None:
-            break
-        try:
-            client.info(server.address)
-            return server
-        except requests.ConnectionError:
-            time.sleep(0.5)
-    process.kill()
-    pytest.fail(f"the server does not answer:\n{log.read_text()}")
-
-
-def stop(server: Server) -> None:
-    """End a server; its stop is judged in a test of its own."""
-    server.process.send_signal(signal.SIGTERM)
-    try:
-        server.process.wait(120)
-    finally:
-        server.process.kill()
+pytestmark = needs_monai_label
 
 
 def written(folder: Path, kind: str) -> nibabel.Nifti1Image:
     """What a run wrote of a kind."""
     return nibabel.load(next(folder.glob(f"*_{kind}.nii.gz")))
-
-
-@pytest.fixture
-def run_bundle(monai_bundle: Callable[..., Run], tmp_path: Path) -> Callable[..., Path]:
-    """``python -m monai.bundle run`` of a bundle on a file; returns the folder of its results."""
-
-    def run(root: Path, source: Path, **settings: Any) -> Path:
-        output = tmp_path / "run"
-        options = {"dataset_dir": source, "output_dir": output, "device": "cpu", "progress": False, **settings}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
-        done = monai_bundle("run", "--config_file", root / "configs" / "inference.json", *arguments)
-        assert done.status == 0, done.err
-        return output
-
-    return run
 
 
 def assert_same(path: Path, expected: nibabel.Nifti1Image) -> None:
@@ -129,27 +46,6 @@ def assert_same(path: Path, expected: nibabel.Nifti1Image) -> None:
     assert np.array_equal(found.affine, expected.affine)
     for code in ("qform_code", "sform_code"):
         assert found.header[code] == expected.header[code]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with studies, and two bundles beside it: one of another name, one for photographs."""
-    folder = tmp_path_factory.mktemp("label")
-    studies = folder / "studies"
-    studies.mkdir()
-    write_nifti(studies / "sub-01_T1w.nii.gz", magnitude())
-    write_nifti(studies / "sub-02_T2w.nii.gz", magnitude(32, 44, 2))
-    make_bundle(folder / "own_bundle", "mri_sr")
-    make_bundle(folder / "derain", "derain")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[Server]:
-    bundles = f"mri_sr,mri_recon,{home / 'own_bundle'},{home / 'derain'}"
-    started = start(home, "bundles", bundles, "device", "cpu", "workers", "2", "queue", "24")
-    yield started
-    stop(started)
 
 
 def test_info_says_what_is_served(server: Server) -> None:
@@ -259,11 +155,30 @@ def test_a_photograph_is_restored(server: Server, tmp_path: Path) -> None:
         assert restored.size == (48, 40) and restored.mode == "RGB"
 
 
+def test_results_in_the_datastore_say_what_made_them(server: Server, tmp_path: Path) -> None:
+    result = server.restore("mri_sr", tmp_path / "served.nii.gz", image="sub-01_T1w", parameters=FAST | {"seed": 5})
+    query = {"label": "sub-01_T1w", "tag": "std"}
+    made = requests.get(f"{server.address}/datastore/label/info", query).json()
+    assert made["model"] == "mri_sr" and made["of"] == "sub-01_T1w"
+    assert made["weights"] == result.details["checkpoint"]["sha256"]
+    assert made["parameters"] == result.details["parameters"] and made["parameters"]["seed"] == 5
+    assert made["warnings"] == result.details["warnings"] and made["warnings"]
+
+
+def test_the_pages_of_the_interface_need_no_network(server: Server) -> None:
+    """Every address in /docs is the server's own, and is there."""
+    text = requests.get(f"{server.address}/docs").text
+    places = re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    assert len(places) >= 3 and all(place.startswith("/") for place in places)
+    for place in (*places, "/openapi.json", "/", "/page/page.js", "/page/page.css"):
+        assert requests.get(f"{server.address}{place}").status_code == 200, place
+
+
 def test_the_answer_can_be_the_file_or_the_words_alone(server: Server) -> None:
     query = {"image": "sub-01_T1w"}
     data = {"params": json.dumps(FAST)}
     image = requests.post(f"{server.address}/infer/own_bundle", params={**query, "output": "image"}, data=data)
-    assert image.headers["content-disposition"].endswith("sub-01_T1w_restored.nii.gz")
+    assert 'filename="sub-01_T1w_restored.nii.gz"' in image.headers["content-disposition"]
     assert nibabel.Nifti1Image.from_bytes(gzip.decompress(image.content)).shape == (80, 72, 3)
     words = requests.post(f"{server.address}/infer/own_bundle", params={**query, "output": "json"}, data=data).json()
     assert words["model"] == "own_bundle" and words["std"] == {"image": "sub-01_T1w", "tag": "std"}
@@ -296,17 +211,27 @@ def requests_that_fail(folder: Path) -> dict[str, tuple[dict[str, Any], int, str
         "k-space for another bundle": ({"model": "mri_sr", "file": scan}, 400, "bundle mri_sr accepts: NIfTI"),
         "no JSON": (known | {"params": "{seed: 1}"}, 400, "params is no JSON"),
         "no object": (known | {"params": "[1]"}, 400, "accepted: a JSON object"),
+        "deep JSON": (known | {"params": "[" * 50000}, 400, "params is no JSON: too deep"),
+        "long JSON": (known | {"params": '{"a": "' + "x" * 70000 + '"}'}, 400, "accepted: at most 65536"),
+        "a huge integer": (known | {"params": '{"seed": 1' + "0" * 3000 + "}"}, 400, "seed is 1e+3000; accepted: "),
+        "too many digits": (known | {"params": '{"seed": 1' + "0" * 9000 + "}"}, 400, "params is no JSON"),
+        "a large factor": (known | {"params": '{"factor": -1e308}'}, 400, "factor is -1e+308; accepted: "),
+        "a negative factor": (known | {"params": '{"factor": -2}'}, 400, "factor is -2; accepted: 2, 4"),
+        "infinite": (known | {"params": '{"snr": Infinity}'}, 400, "snr is inf; accepted: "),
+        "a long id": (known | {"image": "x" * 300}, 404, "no image"),
+        "two inputs": (known | {"file": broken}, 400, "no input, or two"),
+        "a format": (known | {"params": '{"format": "png"}'}, 400, "format is 'png'; accepted: same, nifti"),
         "an unknown parameter": (known | {"params": '{"sead": 1}'}, 400, "unknown parameter 'sead'"),
         "an input in the parameters": (known | {"params": '{"image": "/etc/hostname"}'}, 400, "unknown parameter"),
         "another kind": (known | {"params": '{"num_samples": "many"}'}, 400, "num_samples is 'many'"),
-        "out of range": (known | {"params": '{"fidelity": 2}'}, 400, "fidelity is 2; accepted is 0 to 1"),
+        "out of range": (known | {"params": '{"fidelity": 2}'}, 400, "fidelity must lie in [0, 1]"),
         "no factor": (known | {"params": '{"factor": 3}'}, 400, "factor is 3; accepted: 2, 4"),
         "an expression": (known | {"params": '{"plane": "$1/0"}'}, 400, "plane is '$1/0'"),
         "std of one sample": (known | {"params": '{"num_samples": 1, "output": "std"}'}, 400, "num_samples above 1"),
         "no interval": (
             known | {"model": "own_bundle", "params": '{"output": "interval"}'},
             400,
-            "output is 'interval', which there is not here; there are: restored, std, panel",
+            "output is 'interval', which there is not here: bundle own_bundle is not calibrated; there are: restored",
         ),
     }
 
@@ -321,9 +246,13 @@ def test_bad_requests_are_answered_with_their_reason_and_the_server_goes_on(serv
         assert reply.status_code == status and words in reply.json()["detail"], (name, reply.status_code, reply.text)
         assert str(server.scratch) not in reply.text and str(server.studies) not in reply.text, (name, reply.text)
     assert requests.get(f"{server.address}/datastore/label", {"label": "sub-02_T2w", "tag": "std"}).status_code == 404
-    outside = {"image": "../x"}
-    reply = requests.put(f"{server.address}/datastore/image", params=outside, files={"file": ("x.nii", b"x")})
-    assert reply.status_code == 400 and "image is '../x'" in reply.text
+    for name in ("../x", "a/b", "x" * 300, "a\nb", "a\x1bb", ".a"):
+        reply = requests.put(
+            f"{server.address}/datastore/image", params={"image": name}, files={"file": ("x.nii", b"x")}
+        )
+        assert reply.status_code == 400 and "image is " in reply.json()["detail"], name
+        reply = requests.post(f"{server.address}/infer/mri_sr", files={"file": (f"{name}.nii", b"x")})
+        assert reply.status_code == 400, name
     outside = {"image": "sub-01_T1w", "tag": "../../x"}
     reply = requests.put(f"{server.address}/datastore/label", params=outside, files={"label": ("x.nii", b"x")})
     assert reply.status_code == 400 and "tag is '../../x'" in reply.text
@@ -358,6 +287,10 @@ def test_twenty_parallel_requests_are_answered_as_serial_ones_and_memory_is_stea
     print(f"resident memory after each 20 requests, MB: {[round(x) for x in used]}")
     assert used[2] - used[0] < 100
     assert client.info(server.address)["datastore"]["label_tags"]["std"] >= 2
+    for _ in range(100):  # they are removed after the answer
+        if not list(server.scratch.glob("d3gm-label-*/request-*")):
+            break
+        time.sleep(0.1)
     assert not list(server.scratch.glob("d3gm-label-*/request-*"))
 
 
@@ -370,7 +303,7 @@ def narrow(tmp_path: Path) -> Iterator[Server]:
     large[100:400, 100:400] = 1
     nibabel.save(nibabel.Nifti1Image(large, np.eye(4)), tmp_path / "studies" / "large.nii.gz")
     bundle = make_bundle(tmp_path / "own_bundle", "mri_sr")
-    started = start(tmp_path, "bundles", str(bundle), "device", "cpu", "workers", "1", "queue", "1", "memory", "0.5")
+    started = start(tmp_path, "bundles", str(bundle), "device", "cpu", "queue", "1", "memory", "0.5", "short", "1")
     yield started
     stop(started)
 
@@ -397,8 +330,8 @@ def test_limits_and_the_stop(narrow: Server, tmp_path: Path) -> None:
         results = list(pool.map(restore, range(8)))
     refused = [result for result in results if isinstance(result, str)]
     answered = [result for result in results if not isinstance(result, str)]
-    assert len(answered) >= 2 and refused
-    assert all("2 requests are running or waiting" in reason for reason in refused)
+    assert len(answered) >= 3 and refused
+    assert all("3 requests are running or waiting" in reason for reason in refused)
     assert all(np.array_equal(result, answered[0]) for result in answered)
 
     with ThreadPoolExecutor(1) as pool:
@@ -425,7 +358,10 @@ def test_limits_and_the_stop(narrow: Server, tmp_path: Path) -> None:
         (["--conf", "bundles", "mri_srr"], "no bundle 'mri_srr'"),
         (["--conf", "bundles", "mri_sr,mri_sr"], "two of the name mri_sr"),
         (["--conf", "workers", "0"], "workers is '0'; accepted: an integer of at least 1"),
-        (["--conf", "queue", "32"], "workers and queue are 33 together; accepted: at most 32"),
+        (["--conf", "queue", "1000"], "workers and queue are 1001 together; accepted: at most 1000"),
+        (["--conf", "upload", "0"], "upload is '0'; accepted: a number of GB above 0"),
+        (["--conf", "keep", "nan"], "keep is 'nan'; accepted: a number of minutes above 0"),
+        (["--studies", "http://127.0.0.1:9/dicom-web"], "http://127.0.0.1:9/dicom-web cannot be reached"),
         (["--conf", "memory", "much"], "memory is 'much'; accepted: a number of GB"),
         (["--conf", "device", "abacus"], "device is 'abacus'"),
         (["--host", "192.0.2.1"], "192.0.2.1:"),

@@ -1,28 +1,33 @@
-"""The MONAI Label app: bundles as models, requests one after the other, results in the datastore."""
+"""The MONAI Label app: bundles as models, requests as jobs, results in the datastore."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
 from monai_d3gm import __version__
 from monai_d3gm.bundle import BundleError, find_bundle_root
-from monai_d3gm.data.formats.base import stem_of
-from monai_d3gm.label.app.studies import Studies
-from monai_d3gm.label.app.task import RestorationTask
-from monai_d3gm.label.memory import physical_memory
+from monai_d3gm.data.formats.base import FORMATS, stem_of
+from monai_d3gm.data.formats.registry import format_of, titles
+from monai_d3gm.data.restoration.units import InputUnit, find_units
+from monai_d3gm.label.app.datastore import Datastore
+from monai_d3gm.label.app.task import RestorationTask, Result
+from monai_d3gm.label.archive import is_zip, unpack
+from monai_d3gm.label.cost import physical_memory
+from monai_d3gm.label.errors import RequestError
+from monai_d3gm.label.jobs import Job, Jobs
+from monai_d3gm.label.pacs import Pacs
+from monai_d3gm.label.parameters import Parameters
+from monai_d3gm.label.studies import Folder, Image
 
 __all__ = ["DEFAULTS", "RestorationApp"]
 
@@ -34,13 +39,18 @@ DEFAULTS: Mapping[str, str] = {
     "workers": "1",
     "queue": "24",
     "memory": "",
+    "upload": "4",
+    "short": "2e7",
+    "keep": "60",
 }
 """The app's settings: names or folders of bundles, separated by commas; where networks run, the bundles' own choice if
-empty; how many requests run at once; how many more may wait; and the most GB that one may take, by default half of the
-machine's memory shared by the workers."""
+empty; how many requests run at once, besides a short one; how many more may wait; the most GB that one may take, by
+default half of the machine's memory shared by the workers; the most GB that may be sent, also after unpacking; how many
+pixels go through the network in a request that is short; and for how many minutes the results of a job are kept."""
 
-_THREADS = 32
-"""Requests that the server has threads for, running or waiting."""
+_MOST_PLACES = 1000
+_TOLD = 20
+"""Files that are named, when the server starts, as not to be served."""
 
 _STD = "std"
 """The tag under which the standard deviation is stored."""
@@ -51,8 +61,12 @@ class RestorationApp(MONAILabelApp):
 
     Args:
         app_dir: the app's folder.
-        studies: the folder of the datastore.
+        studies: the folder of the datastore, or the address of a DICOMweb server.
         conf: settings, see `DEFAULTS`.
+
+    Attributes:
+        jobs: the requests.
+        images: the images, and what is stored with them.
 
     Raises:
         BundleError: a setting is unknown or out of range, or a bundle cannot be served.
@@ -62,13 +76,17 @@ class RestorationApp(MONAILabelApp):
         if unknown := sorted(set(conf) - set(DEFAULTS)):
             raise BundleError(f"unknown setting {unknown[0]!r}; accepted: {', '.join(DEFAULTS)}.")
         self.settings = {**DEFAULTS, **conf}
-        self.workers = self._whole_number("workers", 1)
-        self.places = self.workers + self._whole_number("queue", 0)
-        if self.places > _THREADS:
-            raise BundleError(f"workers and queue are {self.places} together; accepted: at most {_THREADS}.")
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="restoration")
-        self._count = threading.Lock()
-        self._inside = 0
+        workers, queue = self._whole_number("workers", 1), self._whole_number("queue", 0)
+        if workers + queue > _MOST_PLACES:
+            raise BundleError(f"workers and queue are {workers + queue} together; accepted: at most {_MOST_PLACES}.")
+        self.most_bytes = int(self._number("upload") * 1e9)
+        self._short = self._number("short")
+        memory = self.settings["memory"]
+        self._memory = int(self._number("memory") * 1e9) if memory else physical_memory() // (2 * (workers + 1))
+        self._tasks = self._make_tasks()
+        kinds = [kind for kind in FORMATS if any(kind in task.kinds for task in self._tasks.values())]
+        self.images = self._open_studies(studies, kinds)
+        self.jobs = Jobs(workers, queue, seconds=60 * self._number("keep"))
         super().__init__(
             app_dir,
             studies,
@@ -78,24 +96,38 @@ class RestorationApp(MONAILabelApp):
             version=__version__,
         )
 
-    def init_datastore(self) -> Studies:
-        """The folder of studies."""
-        return Studies(
-            self.studies,
-            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
-            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-        )
+    def init_datastore(self) -> Datastore:
+        """The studies, for MONAI Label."""
+        return Datastore(self.images)
 
     def init_infers(self) -> dict[str, RestorationTask]:
         """A task for each bundle, by its folder's name."""
+        return self._tasks
+
+    def _make_tasks(self) -> dict[str, RestorationTask]:
         tasks: dict[str, RestorationTask] = {}
         for name in self.settings["bundles"].split(","):
             root = Path(find_bundle_root(name.strip())).absolute()
             if root.name in tasks:
                 raise BundleError(f"bundles has two of the name {root.name}; rename one's folder.")
-            tasks[root.name] = RestorationTask(root, self.settings["device"] or None, self._memory())
+            tasks[root.name] = RestorationTask(root, self.settings["device"] or None, self._memory)
         return tasks
+
+    def _open_studies(self, studies: str, kinds: list[str]) -> Folder | Pacs:
+        """Open the studies, and say what there is and what cannot be served."""
+        if studies.startswith(("http://", "https://")):
+            pacs = Pacs(studies, self.most_bytes)
+            logger.info("%s: %d MR series", studies, len(pacs.images()))
+            return pacs
+        folder = Folder(Path(studies), kinds, settings.MONAI_LABEL_DATASTORE_READ_ONLY)
+        counts = Counter(titles([image.unit.kind]) for image in folder.images().values())
+        found = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        logger.info("%s: %s", studies, found or "no images")
+        for problem in folder.problems[:_TOLD]:
+            logger.warning("not served: %s: %s", problem.path.relative_to(studies), problem.reason)
+        if len(folder.problems) > _TOLD:
+            logger.warning("not served: %d more files", len(folder.problems) - _TOLD)
+        return folder
 
     def _whole_number(self, name: str, least: int) -> int:
         text = self.settings[name]
@@ -103,91 +135,178 @@ class RestorationApp(MONAILabelApp):
             raise BundleError(f"{name} is {text!r}; accepted: an integer of at least {least}.")
         return int(text)
 
-    def _memory(self) -> int:
-        """Bytes that a request may take."""
-        text = self.settings["memory"]
-        if not text:
-            return physical_memory() // (2 * self.workers)
+    def _number(self, name: str) -> float:
+        text = self.settings[name]
         try:
-            gigabytes = float(text)
+            number = float(text)
         except ValueError:
-            gigabytes = 0
-        if not 0 < gigabytes < float("inf"):
-            raise BundleError(f"memory is {text!r}; accepted: a number of GB above 0.")
-        return int(gigabytes * 1e9)
-
-    @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A folder for a request, which is gone after it."""
-        folder = Path(tempfile.mkdtemp(prefix="request-"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            number = 0
+        if not 0 < number < float("inf"):
+            what = {"memory": "a number of GB", "upload": "a number of GB", "keep": "a number of minutes"}
+            raise BundleError(f"{name} is {text!r}; accepted: {what.get(name, 'a number')} above 0.")
+        return number
 
     def close(self) -> None:
-        """Give up the requests that wait."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Cancel the requests that wait and run."""
+        self.jobs.close()
 
-    def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """Restore an image.
+    def new_folder(self) -> Path:
+        """A folder for a request, which its job removes."""
+        return Path(tempfile.mkdtemp(prefix="request-"))
+
+    def submit(self, model: str, source: str | Path, given: Mapping[str, Any], folder: Path) -> Job:
+        """Let a restoration wait for its turn; what can be refused is refused before.
 
         Args:
-            request: ``model``; ``image``, an id in the datastore, or a path (a ``Path``) of the server's own making;
-                ``folder`` for the results; and ``params``.
-            datastore: unused: MONAI Label has none but the app's.
+            model: name of a bundle.
+            source: an id in the datastore, or a file that was sent, in ``folder``.
+            given: the request's parameters.
+            folder: of the request; the job removes it.
 
         Returns:
-            ``file``, the result, and ``params``, what the client is told.
+            The job; its result is a `Result`.
 
         Raises:
-            HTTPException: 400, 404, 409, 413 or 503, with the reason.
+            RequestError: 400, 403, 404, 409, 413 or 503, with the reason.
         """
-        task = self._infers.get(request["model"])
+        task = self._tasks.get(model)
         if task is None:
-            raise HTTPException(404, f"no model {request['model']!r}; there are: {', '.join(self._infers)}.")
-        image = request["image"]
-        path = image if isinstance(image, Path) else Path(self.datastore().get_image_uri(image))
-        if not path.is_file():
-            raise HTTPException(404, f"no image {image!r} in the datastore.")
-        parameters = task.check(path, request["params"])
-        stored = f"{stem_of(path)}_restored" if parameters.store else None
-        if stored is not None:
-            self._datastore.check_new(stored)
-        with self._place():
-            work = {"image": path, "folder": request["folder"], "parameters": parameters}
-            file, details = self._pool.submit(task, work).result()
-        files = details.pop("files")
-        if stored is not None:
-            self._datastore.add_new_image(stored, files["restored"], {"model": task.root.name, "of": path.name})
-        home = stored or (None if isinstance(image, Path) else image)
-        std = None
-        if home is not None and _STD in files:
-            about = {"model": task.root.name, "parameters": details["parameters"]}
-            self._datastore.save_label(home, files[_STD], _STD, about)
-            std = {"image": home, "tag": _STD}
-        return {"file": file, "params": {**details, "stored": stored, "std": std}}
+            raise RequestError(404, f"no model {model[:80]!r}; there are: {', '.join(self._tasks)}.")
+        image = self.images.image(source) if isinstance(source, str) else None
+        parameters = task.check(given)
+        problems: dict[str, str] = {}
+        if image is not None:
+            name, units = image.stem, [image.unit]
+        else:
+            assert isinstance(source, Path)
+            name = source.stem if is_zip(source) else stem_of(source)
+            units, problems = self._sent(source, folder / "unpacked", task)
+        short = self._check_inputs(task, units, parameters)
+        stored = self._stored_name(image, name, units, parameters)
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the places of requests that run or wait.
+        def work(job: Job) -> Result:
+            return self._restore(task, image, units, problems, parameters, folder, name, stored, job)
 
-        Raises:
-            HTTPException: 503, too many are waiting.
-        """
-        with self._count:
-            if self._inside >= self.places:
-                raise HTTPException(
-                    503,
-                    f"{self._inside} requests are running or waiting, and no more may (the server's settings workers "
-                    "and queue); try again later.",
-                    {"Retry-After": "10"},
+        about = {"model": model, "image": source if isinstance(source, str) else source.name}
+        return self.jobs.submit(work, about, short=short, clean=lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    def _sent(self, file: Path, folder: Path, task: RestorationTask) -> tuple[list[InputUnit], dict[str, str]]:
+        """The inputs in a file that was sent, and what in it is none."""
+        if not is_zip(file):
+            format = format_of(file)
+            if format is None or format.name not in task.kinds:
+                kind = "no image or k-space" if format is None else format.title
+                raise RequestError(
+                    400, f"{file.name} is {kind}; bundle {task.root.name} accepts: {titles(task.kinds)}."
                 )
-            self._inside += 1
+            if format.name != "dicom":
+                return [InputUnit(format.name, (file,), Path(stem_of(file)))], {}
+        else:
+            folder.mkdir()
+            unpack(file, folder, self.most_bytes)
+        place = folder if folder.is_dir() else file
+        units, found = find_units(place, task.kinds)
+        problems = {
+            problem.path.relative_to(place if place.is_dir() else place.parent).as_posix(): problem.reason
+            for problem in found
+        }
+        if not units:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in [*problems.items()][:5])
+            raise RequestError(400, f"{file.name}: nothing in it can be restored: {reasons or 'it is empty'}.")
+        return units, problems
+
+    def _check_inputs(self, task: RestorationTask, units: list[InputUnit], parameters: Parameters) -> bool:
+        """Refuse the only input by its headers; return whether the request is short."""
+        if not units[0].files:  # in a PACS
+            return False
+        pixels, refused = 0, None
+        for unit in units:
+            try:
+                extents = task.check_input(unit, parameters)
+                pixels += task.pixels(extents, parameters)
+                if parameters.store and len(extents) > 1:
+                    raise RequestError(400, f"store: {unit.relative.name} has {len(extents)} volumes; accepted: one.")
+            except RequestError as error:
+                refused = error
+        if refused is not None and (len(units) == 1 or not pixels):
+            raise refused
+        return pixels <= self._short
+
+    def _stored_name(
+        self, image: Image | None, name: str, units: list[InputUnit], parameters: Parameters
+    ) -> str | None:
+        """The id, or for a series the folder, under which the restored image is to be stored; None for not at all."""
+        if not parameters.store:
+            return None
+        if len(units) > 1:
+            raise RequestError(400, f"store is true for {len(units)} inputs; accepted: one.")
+        same = parameters.settings.get("format", "same") == "same"
+        if isinstance(self.images, Pacs):
+            if units[0].kind != "dicom" or not same:
+                raise RequestError(
+                    400, "store is true for what is no DICOM; accepted: DICOM, where studies are a PACS."
+                )
+            return name
+        series = units[0].kind == "dicom" and same
+        stored = f"{image.id if series and image is not None else name}_restored"
+        self.images.check_new(stored)
+        if series and (self.images.root / stored).exists():
+            raise RequestError(409, f"{stored!r} is in the datastore; remove it.")
+        return stored
+
+    def _restore(
+        self,
+        task: RestorationTask,
+        image: Image | None,
+        units: list[InputUnit],
+        problems: Mapping[str, str],
+        parameters: Parameters,
+        folder: Path,
+        name: str,
+        stored: str | None,
+        job: Job,
+    ) -> Result:
+        """Restore, and store what is to be stored."""
+        of = None
+        if image is not None:
+            (folder / "fetched").mkdir()
+            image = self.images.fetch(image, folder / "fetched", lambda: job.report(0.0))
+            units, of = [image.unit], self.images.fingerprint(image)
+        (folder / "results").mkdir()
         try:
-            yield
+            result = task(
+                {
+                    "units": units,
+                    "problems": problems,
+                    "name": name,
+                    "folder": folder / "results",
+                    "parameters": parameters,
+                    "report": job.report,
+                }
+            )
         finally:
-            with self._count:
-                self._inside -= 1
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+        if image is not None and self.images.fingerprint(image) != of:
+            raise RequestError(409, f"image {image.id!r} was replaced while it was restored.")
+        result.details |= {"stored": None, "std": None}
+        about = {
+            "model": task.root.name,
+            "of": image.id if image is not None else name,
+            "weights": result.details["checkpoint"]["sha256"],
+            "parameters": result.details["parameters"],
+            "warnings": result.details["warnings"],
+            "versions": result.details["versions"],
+        }
+        std = result.single(_STD)
+        if stored is not None:
+            restored = result.single("restored")
+            assert restored is not None
+            maps = {tag: path for tag in (_STD, "interval") if (path := result.single(tag)) is not None}
+            home = self.images.store_restored(stored, restored, maps, about)
+            result.details["stored"] = home["image"]
+            result.details["std"] = {"image": home["image"], "tag": _STD} if _STD in home["tags"] else None
+        elif image is not None and std is not None and not self.images.read_only:
+            self.images.save(image.id, _STD, std, about, of)
+            result.details["std"] = {"image": image.id, "tag": _STD}
+        return result

@@ -1,78 +1,189 @@
-"""The datastore: MONAI Label's folder of studies, for several requests at once."""
+"""Routes of the datastore, at MONAI Label's addresses.
+
+MONAI Label's own cut a name at its first dot, so that two images become one, and store what is sent whatever it is.
+"""
 
 from __future__ import annotations
 
-import re
-import threading
-from typing import Any
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from fastapi import HTTPException
-from monailabel.datastore.local import LocalDatastore
+from fastapi import APIRouter, Depends, File, Form, UploadFile
+from fastapi.responses import FileResponse, Response
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
+from monailabel.utils.others.generic import get_mime_type
+from starlette.background import BackgroundTask
 
-__all__ = ["Studies"]
+from monai_d3gm.data.formats.base import stem_of
+from monai_d3gm.data.formats.registry import read_extent
+from monai_d3gm.label.app.app import RestorationApp
+from monai_d3gm.label.app.infer import the_app
+from monai_d3gm.label.app.received import parsed, received
+from monai_d3gm.label.archive import is_zip, pack, unpack
+from monai_d3gm.label.errors import RequestError
+from monai_d3gm.label.studies import check_name
 
-_NAME = re.compile(r"[^/\\\0]+")
+__all__ = ["studies_routes"]
 
-
-class Studies(LocalDatastore):
-    """A folder of studies that requests and the folder's watcher use one after the other.
-
-    MONAI Label's own drops every image for a moment while it looks through the folder, and loses a label that is saved
-    meanwhile. Ids and tags are names of files, and none leads out of the folder.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._guard = threading.RLock()
-        super().__init__(*arguments, **options)
-
-    def refresh(self) -> None:
-        """Look through the folder again."""
-        with self._guard:
-            super().refresh()
-
-    def get_image_uri(self, image_id: str) -> str:
-        """The path of an image; empty where there is none."""
-        with self._guard:
-            return str(super().get_image_uri(image_id))
-
-    def get_label_uri(self, label_id: str, label_tag: str) -> str:
-        """The path of what is stored with an image under a tag; empty where there is none."""
-        with self._guard:
-            return str(super().get_label_uri(label_id, label_tag))
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Put a file into the folder as an image."""
-        _check_name("image", image_id)
-        with self._guard:
-            return str(super().add_image(image_id, image_filename, image_info))
-
-    def remove_image(self, image_id: str) -> None:
-        """Remove an image and what is stored with it."""
-        with self._guard:
-            super().remove_image(image_id)
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Store a file with an image under a tag."""
-        _check_name("tag", label_tag)
-        with self._guard:
-            return str(super().save_label(image_id, label_filename, label_tag, label_info))
-
-    def add_new_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> None:
-        """Put a file into the folder as an image whose id is not taken.
-
-        Raises:
-            HTTPException: 409, it is taken.
-        """
-        with self._guard:
-            self.check_new(image_id)
-            self.add_image(image_id, image_filename, image_info)
-
-    def check_new(self, image_id: str) -> None:
-        """Refuse an id that is taken."""
-        if self.get_image_uri(image_id):
-            raise HTTPException(409, f"image {image_id!r} is in the datastore; remove it, or rename the input.")
+_reader = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+_writer = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+_admin = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
+studies_routes = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 
-def _check_name(argument: str, name: str) -> None:
-    if not _NAME.fullmatch(name) or name.startswith("."):
-        raise HTTPException(400, f"{argument} is {name!r}; accepted: a name without slashes that begins with no dot.")
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="upload-") as folder:
+        yield Path(folder)
+
+
+@studies_routes.get("/", dependencies=_reader)
+def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
+    """Counts of the images and of what is stored with them, or all of them."""
+    app = the_app()
+    if output == "train":
+        return []
+    return app.datastore().json() if output == "all" else app.datastore().status()
+
+
+@studies_routes.put("/image", dependencies=_writer)
+def add_image(
+    file: Annotated[UploadFile, File()],
+    image: str = "",
+    params: Annotated[str, Form()] = "{}",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Put an image into the datastore, or a zip of DICOM series. Its id is its name without suffix, that of a series
+    its UID. An id that is taken is refused unless `overwrite` is true: then what is stored with the image goes too."""
+    app, info = the_app(), parsed("params", params)
+    if image:
+        check_name("image", image)
+    with _scratch() as folder:
+        path = received(file, folder / "input")
+        if is_zip(path):
+            unpack(path, _made(folder / "unpacked"), app.most_bytes)
+            names = app.images.add_series(image or path.stem, folder / "unpacked")
+            return {"image": names[0], "images": names}
+        name = app.images.add(image or stem_of(path), _readable(path), info, replace=overwrite)
+        return {"image": name, "images": [name]}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _readable(path: Path) -> Path:
+    """The path of a file whose header can be read."""
+    try:
+        read_extent(path)
+    except ValueError as error:
+        raise RequestError(400, str(error).replace(f"{path.parent}/", "")) from error
+    return path
+
+
+@studies_routes.delete("/image", dependencies=_admin)
+def remove_image(id: str) -> dict[str, Any]:
+    """Remove an image and what is stored with it."""
+    the_app().images.remove(id)
+    return {}
+
+
+@studies_routes.head("/image", dependencies=_reader)
+def has_image(image: str) -> Response:
+    """Whether there is an image."""
+    the_app().images.image(image)
+    return Response()
+
+
+@studies_routes.get("/image", dependencies=_reader)
+def get_image(image: str) -> FileResponse:
+    """The file of an image, or a zip of the files of a series."""
+    app = the_app()
+    found = app.images.image(image)
+    if len(found.unit.files) == 1 and found.unit.kind != "dicom":
+        return _answer(found.unit.files[0])
+    return _series(app, image)
+
+
+def _series(app: RestorationApp, name: str) -> FileResponse:
+    folder = app.new_folder()
+    try:
+        files = app.images.fetch(app.images.image(name), _made(folder / "files")).unit.files
+        archive = folder / f"{name}.zip"
+        pack(archive, {path.name: path for path in files})
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return _answer(archive, BackgroundTask(shutil.rmtree, folder, ignore_errors=True))
+
+
+def _answer(path: Path, background: BackgroundTask | None = None) -> FileResponse:
+    return FileResponse(path, media_type=get_mime_type(str(path)), filename=path.name, background=background)
+
+
+@studies_routes.get("/image/info", dependencies=_reader)
+def image_info(image: str) -> dict[str, Any]:
+    """What is known of an image: its kind, and for a stored result what made it."""
+    images = the_app().images
+    return images.info(images.image(image))
+
+
+@studies_routes.put("/image/info", dependencies=_writer)
+def update_image_info(image: str, info: Annotated[str, Form()] = "{}") -> dict[str, Any]:
+    """Record more of an image."""
+    the_app().images.update_info(image, parsed("info", info))
+    return {}
+
+
+@studies_routes.put("/label", dependencies=_writer)
+def save_label(
+    image: str,
+    label: Annotated[UploadFile, File()],
+    tag: str = "final",
+    params: Annotated[str, Form()] = "{}",
+) -> dict[str, Any]:
+    """Store a file with an image under a tag; it goes when the image is replaced."""
+    app, info = the_app(), parsed("params", params)
+    check_name("tag", tag)
+    with _scratch() as folder:
+        app.images.save(image, tag, received(label, folder / "input"), info)
+    return {"image": image, "label": image}
+
+
+@studies_routes.delete("/label", dependencies=_admin)
+def remove_label(id: str, tag: str) -> dict[str, Any]:
+    """Remove what is stored with an image under a tag."""
+    the_app().images.drop(id, tag)
+    return {}
+
+
+def _stored(name: str, tag: str) -> Any:
+    stored = the_app().images.stored(name).get(tag)
+    if stored is None:
+        raise RequestError(404, f"nothing is stored with image {name[:200]!r} under the tag {tag[:80]!r}.")
+    return stored
+
+
+@studies_routes.head("/label", dependencies=_reader)
+def has_label(label: str, tag: str) -> Response:
+    """Whether something is stored with an image under a tag."""
+    _stored(label, tag)
+    return Response()
+
+
+@studies_routes.get("/label", dependencies=_reader)
+def get_label(label: str, tag: str) -> FileResponse:
+    """What is stored with an image under a tag, such as the standard deviation under `std`."""
+    return _answer(_stored(label, tag).path)
+
+
+@studies_routes.get("/label/info", dependencies=_reader)
+def label_info(label: str, tag: str) -> dict[str, Any]:
+    """What made what is stored with an image under a tag."""
+    return dict(_stored(label, tag).info)

@@ -1,4 +1,4 @@
-"""A bundle as an inference task: each request is a run of the bundle's own ``configs/inference.json``.
+"""A bundle as an inference task: each input is a run of the bundle's own ``configs/inference.json``.
 
 A run has a workflow of its own, made anew with the network and its weights (a few megabytes): nothing is shared between
 requests but the files of the bundle, so parallel requests cannot disturb each other, and the result is that of
@@ -7,14 +7,16 @@ requests but the files of the bundle, so parallel requests cannot disturb each o
 
 from __future__ import annotations
 
-import glob
 import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-from monailabel.interfaces.tasks.infer_v2 import InferType
-from monailabel.tasks.infer.basic_infer import BasicInferTask
+from ignite.engine import Events
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from torch import nn
 
 from monai_d3gm.bundle import (
     INFERENCE,
@@ -27,26 +29,78 @@ from monai_d3gm.bundle import (
     read_config,
     read_json,
     root_cause,
-    run_workflow,
 )
-from monai_d3gm.data.formats.base import stem_of
-from monai_d3gm.data.formats.registry import format_of, read_extent, titles
-from monai_d3gm.label.memory import estimate_bytes
-from monai_d3gm.label.parameters import OUTPUTS, ParameterError, Parameters, parse_parameters, settable
+from monai_d3gm.data.formats.base import Extent
+from monai_d3gm.data.formats.registry import titles
+from monai_d3gm.data.restoration.units import InputUnit
+from monai_d3gm.handlers.writer import FORMATS
+from monai_d3gm.label.archive import pack
+from monai_d3gm.label.cost import estimate_bytes, estimate_pixels, read_extents
+from monai_d3gm.label.errors import RequestError
+from monai_d3gm.label.jobs import Cancelled
+from monai_d3gm.label.parameters import OUTPUTS, Parameters, parse_parameters, settable
 from monai_d3gm.networks.checkpoint import load_checkpoint
 
-__all__ = ["RestorationTask"]
+__all__ = ["RestorationTask", "Result", "told"]
 
-_REPORT = "metrics.json"
+_EMPTY = "inputs is empty"
+"""What a data set says of no inputs, after it has found its options good."""
+
+_RESULT = re.compile(r"_(restored|std|interval|panel)(\.nii\.gz|\.png|\.tif|\.dcm)?$")
 
 
-class RestorationTask(BasicInferTask):
+@dataclass
+class Result:
+    """What a restoration made.
+
+    Attributes:
+        name: what its files are called by.
+        folder: where they are; it has room for archives.
+        files: by output, the files or folders, by their names in an archive.
+        details: what the client is told.
+        wanted: the output that the request asked for.
+    """
+
+    name: str
+    folder: Path
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    wanted: str = OUTPUTS[0]
+
+    def path(self, output: str) -> Path:
+        """The file of an output: the file itself, or an archive of several and of folders.
+
+        Raises:
+            RequestError: 400 or 404, there is no such output.
+        """
+        if output not in (*self.files, "all"):
+            raise RequestError(
+                404 if output in OUTPUTS else 400,
+                f"output is {output[:80]!r}, which there is not here; there are: {', '.join((*self.files, 'all'))}.",
+            )
+        every = {name: path for files in self.files.values() for name, path in files.items()}
+        files = every | {"report.json": self.folder / "report.json"} if output == "all" else self.files[output]
+        (name, path), *others = files.items()
+        if not others and path.is_file():
+            return path
+        archive = self.folder / (f"{self.name}.zip" if output == "all" else f"{self.name}_{output}.zip")
+        if not archive.exists():
+            pack(archive, files)
+        return archive
+
+    def single(self, output: str) -> Path | None:
+        """The one file or folder of an output; None where there are none or several."""
+        paths = list(self.files.get(output, {}).values())
+        return paths[0] if len(paths) == 1 else None
+
+
+class RestorationTask(InferTask):
     """Restores images with a bundle.
 
     Args:
         root: the bundle's folder.
         device: where the network runs; the bundle's own choice if None.
-        memory: the most bytes that a request may take by the estimate of `monai_d3gm.label.memory`.
+        memory: the most bytes that a request may take by the estimate of `monai_d3gm.label.cost`.
 
     Raises:
         BundleError: the bundle has no weights, or they do not fit its network or process.
@@ -58,112 +112,222 @@ class RestorationTask(BasicInferTask):
         self.bundle = read_config(root, INFERENCE)
         self.kinds = accepted_kinds(root, INFERENCE)
         self._server = {"logging_file": False, "progress": False, **({} if device is None else {"device": device})}
-        if "format" in self.bundle:
-            self._server["format"] = "nifti"  # a reply is one file, a DICOM series many
-        place, weights = self._check()
+        place = self._check()
         metadata = read_json(root / "configs" / "metadata.json")
         taken = titles(self.kinds)
         super().__init__(
-            path=weights,
-            network=None,
             type=InferType.OTHERS,
             labels=[],
             dimension=2,
             description=f"{metadata.get('description', root.name)} Takes: {taken}. Research use only.",
             config={**settable(self.bundle), "output": list(OUTPUTS), "store": False, "device": [place]},
-            load_strict=True,
         )
 
-    def _check(self) -> tuple[str, str]:
-        """Load the weights as every request will, and return the device and the weights' file."""
+    def _check(self) -> str:
+        """Load the weights as every request will, and return the device."""
         try:
             prepare(self.root, INFERENCE, self._server, self.root)
             parsed = make_workflow(self.root, INFERENCE, self._server).parser.get_parsed_content
             load_checkpoint(parsed("weights"), parsed("network_def"), parsed("scheduler"))
-            return str(parsed("device")), str(parsed("weights"))
+            return str(parsed("device"))
         except Exception as error:
             if is_refusal(cause := root_cause(error)):
                 raise BundleError(f"bundle {self.root.name} cannot be served: {cause}") from error
             raise
 
-    def check(self, path: Path, given: dict[str, Any]) -> Parameters:
-        """Refuse, before it waits for its turn, a request that cannot be served.
+    def is_valid(self) -> bool:
+        """True: the weights were loaded when the server started."""
+        return True
 
-        Args:
-            path: the input.
-            given: the request's parameters.
+    def check(self, given: Mapping[str, Any]) -> Parameters:
+        """Refuse parameters before anything is read.
 
         Raises:
-            HTTPException: 400, the parameters or the input are wrong; 413, it would take too much memory.
+            RequestError: 400, a parameter is unknown or out of its range, or asks for what there cannot be.
         """
         try:
             parameters = parse_parameters(given, self.bundle)
-            format = format_of(path)
-            if format is None or format.name not in self.kinds:
-                found = "no image or k-space" if format is None else format.title
-                raise ParameterError(f"{path.name} is {found}; bundle {self.root.name} accepts: {titles(self.kinds)}.")
-            needed = estimate_bytes(read_extent(path), {**self.bundle, **parameters.settings})
+            if parameters.settings.get("format", FORMATS[0]) not in FORMATS:
+                raise ValueError(f"format is {parameters.settings['format']!r}; accepted: {', '.join(FORMATS)}.")
+            self._check_options(parameters)
         except ValueError as error:
-            raise HTTPException(400, _told(error, path.parent)) from error
-        if needed > self.memory:
-            raise HTTPException(
-                413,
-                f"{path.name}: restoring it would take about {needed / 1e9:.1f} GB of memory; accepted: "
-                f"{self.memory / 1e9:.1f} GB (the server's setting memory).",
-            )
+            raise RequestError(400, explain(error)) from error
         return parameters
 
-    def is_valid(self) -> bool:
-        """Whether the weights are there."""
-        return Path(self.path[0]).is_file()
+    def _check_options(self, parameters: Parameters) -> None:
+        """Make inferer and data set with the options, and no inputs."""
+        settings = {**parameters.settings, **self._server, "inputs": [], "dataset_dir": self.root}
+        parser = make_workflow(self.root, INFERENCE, settings).parser
+        try:
+            parser.get_parsed_content("inferer")
+            parser.get_parsed_content("dataset")
+        except Exception as error:
+            cause = root_cause(error)
+            if not is_refusal(cause):
+                raise
+            if not str(cause).startswith(_EMPTY):
+                raise cause from error
+        if parameters.output == "interval":
+            calibration = self.bundle.get("calibration") and parser.get_parsed_content("calibration")
+            if calibration is None or not Path(str(calibration)).is_file():
+                raise ValueError(
+                    f"output is 'interval', which there is not here: bundle {self.root.name} is not calibrated; there "
+                    "are: restored, std, panel, all."
+                )
 
-    def pre_transforms(self, data: Any = None) -> list[Any]:
-        """None: reading is the bundle's."""
-        return []
-
-    def post_transforms(self, data: Any = None) -> list[Any]:
-        """None: the bundle writes in the input's geometry."""
-        return []
-
-    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cuda") -> dict[str, Any]:
-        """Run the bundle on ``data["image"]`` and leave its results in ``data["folder"]``.
+    def check_input(self, unit: InputUnit, parameters: Parameters) -> list[Extent]:
+        """Refuse an input by its headers, and return the sizes of its volumes.
 
         Raises:
-            HTTPException: 400, the bundle refuses the input or a parameter; 500, anything else went wrong.
+            RequestError: 400, the bundle does not take it or its header cannot be read; 413, it would take too much
+                memory.
         """
-        path, parameters = data["image"], data["parameters"]
+        name = unit.files[0].name if len(unit.files) == 1 else unit.relative.name
+        if unit.kind not in self.kinds:
+            found, accepted = titles([unit.kind]), titles(self.kinds)
+            raise RequestError(400, f"{name} is {found}; bundle {self.root.name} accepts: {accepted}.")
+        try:
+            extents = read_extents(unit)
+            needed = max(estimate_bytes(extent, {**self.bundle, **parameters.settings}) for extent in extents)
+        except ValueError as error:
+            raise RequestError(400, told(error, unit.files[0].parent)) from error
+        if needed > self.memory:
+            raise RequestError(
+                413,
+                f"{name}: restoring it would take about {needed / 1e9:.1f} GB of memory; accepted: "
+                f"{self.memory / 1e9:.1f} GB (the server's setting memory).",
+            )
+        return extents
+
+    def pixels(self, extents: Sequence[Extent], parameters: Parameters) -> int:
+        """How many pixels go through the network."""
+        return sum(estimate_pixels(extent, {**self.bundle, **parameters.settings}) for extent in extents)
+
+    def __call__(self, request: Mapping[str, Any]) -> Result:
+        """Restore inputs.
+
+        Args:
+            request: ``units``, the inputs; ``problems``, by name why files are none; ``name`` of the results; an empty
+                ``folder`` for them; ``parameters``; and ``report``, a function of the share that is done.
+
+        Raises:
+            RequestError: 400, no input can be restored, or there is no such output.
+            Cancelled: ``report`` raised it.
+        """
+        units: Sequence[InputUnit] = request["units"]
+        parameters: Parameters = request["parameters"]
+        result = Result(request["name"], request["folder"])
+        reports: dict[str, Any] = {}
+        problems: dict[str, str] = dict(request["problems"])
+        refused: RequestError | None = None
+        for number, unit in enumerate(units):
+            folder = result.folder / str(number)
+            try:
+                self.check_input(unit, parameters)
+                self._run(unit, parameters, folder, _part(request["report"], number, len(units)))
+            except RequestError as error:
+                refused = error
+                problems[unit.relative.as_posix()] = error.reason
+                continue
+            for path in sorted(folder.iterdir()):
+                if found := _RESULT.search(path.name):
+                    inside = (unit.relative.parent / path.name).as_posix() if len(units) > 1 else path.name
+                    result.files.setdefault(found[1], {})[inside] = path
+            reports[unit.relative.as_posix()] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if not reports:
+            raise refused or RequestError(400, _nothing(problems))
+        result.wanted = parameters.output or ("all" if self._is_archive(result) else OUTPUTS[0])
+        result.details = {
+            **_told_of(reports),
+            "problems": problems,
+            "model": self.root.name,
+            "output": result.wanted,
+            "outputs": [*result.files, "all"],
+        }
+        text = json.dumps(result.details, indent=2, allow_nan=False)
+        (result.folder / "report.json").write_text(f"{text}\n", encoding="utf-8")
+        result.path(result.wanted)
+        return result
+
+    def _is_archive(self, result: Result) -> bool:
+        """Whether the restored images are no one file."""
+        restored = result.single("restored")
+        return restored is None or restored.is_dir()
+
+    def _run(self, unit: InputUnit, parameters: Parameters, folder: Path, report: Callable[[float], None]) -> None:
+        """Run the bundle on an input and leave its results and report in a folder."""
         places = {
-            "inputs": [path],
-            "dataset_dir": path.parent,
-            "output_dir": data["folder"],
-            "report": Path(_REPORT),
+            "inputs": list(unit.files),
+            "dataset_dir": unit.files[0].parent,
+            "output_dir": folder,
+            "report": Path("report.json"),
         }
         try:
-            run_workflow(self.root, INFERENCE, {**parameters.settings, **self._server, **places})
+            workflow = make_workflow(self.root, INFERENCE, {**parameters.settings, **self._server, **places})
+            workflow.initialize()
+            _watch(workflow.parser.get_parsed_content("evaluator"), report)
+            workflow.run()
+            workflow.finalize()
         except Exception as error:
-            refused = is_refusal(root_cause(error))
-            raise HTTPException(400 if refused else 500, _told(error, path.parent, data["folder"])) from error
-        return data
-
-    def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[str, dict[str, Any]]:
-        """The file that was asked for, and the bundle's report on the input with all files by what they are.
-
-        Raises:
-            HTTPException: 400, there is no such result.
-        """
-        stem = stem_of(data["image"])
-        found = {kind: sorted(data["folder"].glob(f"{glob.escape(stem)}_{kind}.*")) for kind in OUTPUTS}
-        files = {kind: str(paths[0]) for kind, paths in found.items() if paths}
-        wanted = data["parameters"].output
-        if wanted not in files:
-            raise HTTPException(400, f"output is {wanted!r}, which there is not here; there are: {', '.join(files)}.")
-        report = json.loads((data["folder"] / _REPORT).read_text(encoding="utf-8"))
-        details = {**report, **report["inputs"][stem]}
-        del details["inputs"]
-        return files[wanted], {**details, "model": self.root.name, "output": wanted, "files": files}
+            cause = root_cause(error)
+            if isinstance(cause, Cancelled):
+                raise cause from None
+            status = 400 if is_refusal(cause) else 500
+            raise RequestError(status, told(error, unit.files[0].parent, folder)) from error
 
 
-def _told(error: Exception, *folders: Path) -> str:
+def _part(report: Callable[[float], None], number: int, of: int) -> Callable[[float], None]:
+    """Report the share of one of several parts as one of the whole."""
+    return lambda share: report((number + share) / of)
+
+
+def _watch(evaluator: Any, report: Callable[[float], None]) -> None:
+    """Report before each evaluation of the network, which is where a run can be cancelled."""
+    done, batch, evaluated = 0, 0, 0
+    each = evaluator.restore.num_samples * (len(evaluator.restore.times) - 1)
+
+    def begin(engine: Any) -> None:
+        nonlocal batch, evaluated
+        batch, evaluated = len(engine.state.batch["key"]), 0
+        report(done / evaluator.num_slices)
+
+    def evaluate(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        nonlocal evaluated
+        share = min(evaluated / (batch * each), 1.0) if batch else 0.0
+        report((done + batch * share) / evaluator.num_slices)
+        evaluated += len(arguments[0] if arguments else options["x"])
+
+    def end(engine: Any) -> None:
+        nonlocal done
+        done += batch
+        report(done / evaluator.num_slices)
+
+    evaluator.add_event_handler(Events.ITERATION_STARTED, begin)
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, end)
+    evaluator.network.register_forward_pre_hook(evaluate, with_kwargs=True)
+
+
+def _told_of(reports: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of one input with its entry beside the rest; of several, all entries, and their warnings."""
+    first = next(iter(reports.values()))
+    inputs = {
+        name if len(report["inputs"]) == 1 else f"{name}/{volume}": entry
+        for name, report in reports.items()
+        for volume, entry in report["inputs"].items()
+    }
+    common = {name: value for name, value in first.items() if name != "inputs"}
+    if len(inputs) == 1:
+        return {**common, **next(iter(inputs.values()))}
+    warnings = [f"{name}: {warning}" for name, entry in inputs.items() for warning in entry["warnings"]]
+    return {**common, "inputs": inputs, "warnings": warnings}
+
+
+def _nothing(problems: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in [*problems.items()][:5])
+    return f"nothing can be restored: {reasons}." if reasons else "nothing that can be restored was sent."
+
+
+def told(error: Exception, *folders: Path) -> str:
     """An error as the client is told it: without the server's folders."""
     text = explain(error)
     for folder in folders:

@@ -1,4 +1,4 @@
-"""The estimate of a request's memory: above what is measured, from headers alone."""
+"""The estimates of a request's memory, above what is measured, and of its work, from headers alone."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from dicom_series import head, write_classic
 from PIL import Image
 from small_bundle import BUNDLES, full_kspace, magnitude, write_nifti
 
 from monai_d3gm.data.formats.base import Extent
 from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.data.formats.registry import read_extent
-from monai_d3gm.label.memory import estimate_bytes
+from monai_d3gm.data.restoration.units import find_units
+from monai_d3gm.label.cost import estimate_bytes, estimate_pixels, read_extents
 
 MEASURE = """
 import re, sys
@@ -89,3 +91,19 @@ def test_more_of_anything_takes_more() -> None:
     assert estimate_bytes(Extent((128, 128, 20)), {"batch_size": 4, "factor": 2, "plane": "in"}) > base
     assert estimate_bytes(Extent((128, 128, 20), coils=8), {"batch_size": 4}) > base
     assert estimate_bytes(Extent((128, 128, 20)), {"batch_size": 4, "roi_size": 64}) < base
+
+
+def test_the_volumes_of_a_series_are_measured_by_its_headers(tmp_path: Path) -> None:
+    write_classic(tmp_path / "one", head((24, 20, 5)))
+    write_classic(tmp_path / "one", head((12, 10, 3)), number=9)
+    units, problems = find_units(tmp_path)
+    assert not problems
+    assert [read_extents(unit) for unit in units] == [[Extent((20, 24, 5))], [Extent((10, 12, 3))]]
+
+
+def test_work_is_counted_in_pixels_that_go_through_the_network() -> None:
+    options = {"num_inference_steps": 5, "num_samples": 4}
+    assert estimate_pixels(Extent((10, 20, 30)), options) == 10 * 20 * 30 * 5 * 4
+    assert estimate_pixels(Extent((10, 20, 30)), options | {"factor": 2}) == 4 * 10 * 20 * 30 * 5 * 4
+    assert estimate_pixels(Extent((10, 20, 30)), options | {"factor": 2, "plane": "through"}) == 2 * 10 * 20 * 30 * 20
+    assert estimate_pixels(Extent((10, 20, 30)), options | {"slices": 3}) == 10 * 20 * 3 * 5 * 4

@@ -1,0 +1,533 @@
+"""A folder of studies: its images, and what is stored with them.
+
+An image is whatever can be restored: a file, or a DICOM series. **One rule for ids**: a file's is its path in the
+folder without suffix, a series' is its SeriesInstanceUID; an id that is taken is refused.
+
+What the server stores has a record beside it, which names the SHA-256 of what was stored and, for a map, of the image
+that it was made of. A map whose image is another by now, or a file that is not the one of its record, is not served:
+whatever was replaced, and wherever a server was killed, a map never stands beside an image that it does not belong to.
+The records are the datastore's index: each is written whole, before the file that it speaks of is put in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_d3gm.data.formats.base import Problem, stem_of
+from monai_d3gm.data.formats.registry import format_of
+from monai_d3gm.data.restoration.units import InputUnit, find_units
+from monai_d3gm.files import atomic_path
+from monai_d3gm.label.errors import RequestError
+
+__all__ = ["Folder", "Image", "Stored", "check_name", "fingerprint"]
+
+logger = logging.getLogger(__name__)
+
+_LABELS = "labels"
+"""The folder of what is stored with images, a folder for each tag; no images are searched in it."""
+
+_OWN = ".d3gm"
+"""The folder of records, and of what is not in its place yet."""
+
+_LONGEST = 200
+"""Bytes of an id or a tag."""
+
+Content = Path | Mapping[str, Path]
+"""A file, or the files of a folder by their names."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What can be restored in one go.
+
+    Attributes:
+        id: its name in the datastore.
+        unit: its files, and what they are.
+        about: what is known of it from its source.
+    """
+
+    id: str
+    unit: InputUnit
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """What its results are named by."""
+        return self.unit.relative.name
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file that is stored with an image.
+
+    Attributes:
+        path: the file.
+        info: what made it.
+    """
+
+    path: Path
+    info: Mapping[str, Any]
+
+
+def check_name(argument: str, name: str, *, slashes: bool = False) -> str:
+    """Return a name that can be an id or a tag: printable, of at most 200 bytes, and no way out of the folder.
+
+    Args:
+        argument: what the name is given for.
+        name: the name.
+        slashes: whether it may lead into a folder of the folder.
+
+    Raises:
+        RequestError: 400, it is not that.
+
+    >>> check_name("image", "1.2.840.A")
+    '1.2.840.A'
+    >>> check_name("tag", "../std")
+    Traceback (most recent call last):
+    monai_d3gm.label.errors.RequestError: tag is '../std'; accepted: at most 200 printable bytes, no slash or first dot.
+    """
+    parts = name.split("/")
+    good = all(part and part == part.strip() and not part.startswith(".") for part in parts) and name.isprintable()
+    if not good or "\\" in name or len(name.encode()) > _LONGEST or (len(parts) > 1 and not slashes):
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        raise RequestError(
+            400, f"{argument} is {shown!r}; accepted: at most {_LONGEST} printable bytes, no slash or first dot."
+        )
+    return name
+
+
+def fingerprint(files: Sequence[Path], digest: Callable[[Path], str] | None = None) -> str:
+    """The SHA-256 of a file, or that of the sorted SHA-256 of several.
+
+    Args:
+        files: the files.
+        digest: gives the SHA-256 of one.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    digests = sorted((digest or _sha256)(file) for file in files)
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+class Folder:
+    """A folder of studies, for several requests at once.
+
+    Args:
+        root: the folder; it exists.
+        kinds: what is served.
+        read_only: nothing is stored in it.
+
+    Attributes:
+        problems: the files that cannot be served, and why, as of the last look.
+    """
+
+    def __init__(self, root: Path, kinds: Sequence[str], read_only: bool = False) -> None:
+        self.root = root
+        self.kinds = tuple(kinds)
+        self.read_only = read_only
+        self.problems: list[Problem] = []
+        self._guard = threading.RLock()
+        self._images: dict[str, Image] = {}
+        self._seen: Any = None
+        self._hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
+        if not read_only:
+            self._clean()
+
+    # images
+
+    def images(self) -> dict[str, Image]:
+        """The images by id, in the order of their paths; the folder is looked through where it changed."""
+        with self._guard:
+            seen = dict(self._walk())
+            if seen != self._seen:
+                self._images, self.problems = self._find()
+                self._seen = seen
+            return dict(self._images)
+
+    def image(self, name: str) -> Image:
+        """The image of that id.
+
+        Raises:
+            RequestError: 404, there is none.
+        """
+        found = self.images().get(name)
+        if found is None:
+            raise RequestError(404, f"no image {name[:_LONGEST]!r} in the datastore.")
+        return found
+
+    def fetch(self, image: Image, folder: Path, report: Callable[[], None] = lambda: None) -> Image:
+        """The image with its files on this machine: as it is."""
+        return image
+
+    def fingerprint(self, image: Image) -> str:
+        """The SHA-256 of an image as it is now; of several files that of theirs."""
+        with self._guard:
+            return fingerprint(image.unit.files, self._hash)
+
+    def add(self, name: str, content: Path, info: Mapping[str, Any], *, replace: bool = False) -> str:
+        """Put a file into the folder as an image.
+
+        Args:
+            name: its id.
+            content: the file; its suffix is kept.
+            info: what is recorded of it.
+            replace: whether an image of that id is replaced; what was stored with it goes with it.
+
+        Returns:
+            The id.
+
+        Raises:
+            RequestError: 400, the id is none or the file is no input; 403, nothing may be stored; 409, the id is taken.
+        """
+        check_name("image", name)
+        format = format_of(content)
+        if format is None or format.name not in self.kinds:
+            raise RequestError(400, f"{content.name} is not what is served here.")
+        suffix = content.name[len(stem_of(content)) :]
+        if stem_of(f"{name}{suffix}") != name:
+            raise RequestError(400, f"image is {name!r} for a file with the suffix {suffix!r}; accepted: one without.")
+        with self._guard:
+            self.check_new(name, replace=replace)
+            earlier = self.images().get(name)
+            target = self.root / f"{name}{suffix}"
+            self._store([(target, content, self._record(name), {"image": name, "info": dict(info)})])
+            if earlier is not None:
+                for tag in self._tags(name):
+                    self._drop(self._record(name, tag))
+                for path in set(earlier.unit.files) - {target}:
+                    path.unlink(missing_ok=True)
+        return name
+
+    def add_series(self, name: str, folder: Path) -> list[str]:
+        """Put the DICOM series of a folder into a new folder of the studies, and return their ids.
+
+        Args:
+            name: of the new folder.
+            folder: with the series; what is no series in it is left out.
+
+        Raises:
+            RequestError: 400, the name is none, or there is no series; 403; 409, the name or an id is taken.
+        """
+        check_name("image", name)
+        units, problems = find_units(folder, ("dicom",))
+        names = [_series_id(unit)[0] for unit in units]
+        if not names or "dicom" not in self.kinds:
+            reasons = dict.fromkeys(problem.reason for problem in problems)
+            raise RequestError(400, f"{name} has no DICOM series that is served here: {'; '.join([*reasons][:3])}.")
+        with self._guard:
+            for taken in (name, *names):
+                self.check_new(taken)
+            if (self.root / name).exists():
+                raise RequestError(409, f"{name!r} is in the datastore; remove it, or rename the archive.")
+            files = {path.relative_to(folder).as_posix(): path for unit in units for path in unit.files}
+            self._store([(self.root / name, files, None, {})])
+        return sorted(names)
+
+    def check_new(self, name: str, *, replace: bool = False) -> None:
+        """Refuse an id that is taken, or a folder that nothing may be stored in.
+
+        Raises:
+            RequestError: 403 or 409.
+        """
+        self._check_writable()
+        if not replace and name in self.images():
+            raise RequestError(409, f"image {name!r} is in the datastore; remove it, rename the input, or replace it.")
+
+    def remove(self, name: str) -> None:
+        """Remove an image with what is stored with it.
+
+        Raises:
+            RequestError: 403; 404, there is none.
+        """
+        with self._guard:
+            self._check_writable()
+            image = self.image(name)
+            for tag in self._tags(name):
+                self._drop(self._record(name, tag))
+            for path in image.unit.files:
+                path.unlink(missing_ok=True)
+            self._record(name).unlink(missing_ok=True)
+
+    def info(self, image: Image) -> dict[str, Any]:
+        """What is known of an image: its kind and files, and what was recorded."""
+        record = self._read(self._record(image.id))
+        valid = record.get("sha256") == self.fingerprint(image) if "sha256" in record else True
+        known = {"kind": image.unit.kind, "name": image.unit.files[0].name, "files": len(image.unit.files)}
+        return {**image.about, **known, **(record.get("info", {}) if valid else {})}
+
+    def update_info(self, name: str, info: Mapping[str, Any]) -> None:
+        """Record more of an image.
+
+        Raises:
+            RequestError: 403; 404, there is none.
+        """
+        with self._guard:
+            self._check_writable()
+            image = self.image(name)
+            place, now = self._record(name), self.fingerprint(image)
+            record = self._read(place)
+            known = record.get("info", {}) if record.get("sha256") == now else {}
+            self._write(place, {"sha256": now, "image": name, "info": {**known, **info}})
+
+    # what is stored with images
+
+    def stored(self, name: str) -> dict[str, Stored]:
+        """What is stored with an image as it is now, by tag.
+
+        Raises:
+            RequestError: 404, there is no such image.
+        """
+        image = self.image(name)
+        found = {tag: self._valid(image, tag) for tag in self._tags(name)}
+        return {tag: stored for tag, stored in found.items() if stored is not None}
+
+    def save(self, name: str, tag: str, content: Path, info: Mapping[str, Any], of: str | None = None) -> None:
+        """Store a file with an image under a tag; what was there is replaced.
+
+        Args:
+            name: the image's id.
+            tag: the tag.
+            content: the file.
+            info: what is recorded of it.
+            of: the image's fingerprint when the file was made; as it is now if None.
+
+        Raises:
+            RequestError: 400, the tag is none; 403; 404, there is no such image; 409, it was replaced meanwhile.
+        """
+        check_name("tag", tag)
+        with self._guard:
+            self._check_writable()
+            image = self.image(name)
+            self._store([self._label(image, tag, content, info, of)])
+
+    def store_restored(
+        self, name: str, content: Path, maps: Mapping[str, Path], info: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Store a restored image as an image of its own, and its maps with it; all or, after a kill, what is whole.
+
+        Args:
+            name: its id; of a DICOM series, the name of its folder.
+            content: its file, or the folder of its series.
+            maps: what is stored with it, by tag.
+            info: what made it.
+
+        Returns:
+            The id, and the tags.
+
+        Raises:
+            RequestError: 400; 403; 409, the id is taken.
+        """
+        with self._guard:
+            if content.is_dir():
+                (name,) = self.add_series(name, content)
+                self.update_info(name, info)
+            else:
+                self.add(name, content, info)
+            image = self.image(name)
+            self._store([self._label(image, tag, path, info, None) for tag, path in maps.items()])
+        return {"image": name, "tags": sorted(maps)}
+
+    def drop(self, name: str, tag: str) -> None:
+        """Remove what is stored with an image under a tag.
+
+        Raises:
+            RequestError: 403; 404, there is nothing.
+        """
+        with self._guard:
+            self._check_writable()
+            if tag not in self.stored(name):
+                raise RequestError(404, f"nothing is stored with image {name!r} under the tag {tag[:80]!r}.")
+            self._drop(self._record(name, tag))
+
+    # files
+
+    def _walk(self) -> Iterator[tuple[str, tuple[tuple[str, int, int], ...]]]:
+        """The folders, each with the names, sizes and times of its files."""
+        for folder, folders, names in os.walk(self.root):
+            here = Path(folder)
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n) != self.root / _LABELS)
+            files = []
+            for name in sorted(names):
+                try:
+                    status = (here / name).stat()
+                except OSError:  # gone meanwhile, or a link to nothing
+                    continue
+                files.append((name, status.st_size, status.st_mtime_ns))
+            yield folder, tuple(files)
+
+    def _find(self) -> tuple[dict[str, Image], list[Problem]]:
+        units, problems = find_units(self.root, self.kinds, leave_out=self.root / _LABELS)
+        images: dict[str, Image] = {}
+        for unit in units:
+            try:
+                name, about = _series_id(unit) if unit.kind == "dicom" else (unit.relative.as_posix(), {})
+                check_name("the name", name, slashes=True)
+            except RequestError as error:
+                problems += [Problem(path, error.reason, unit.kind) for path in unit.files]
+                continue
+            first = images.setdefault(name, Image(name, unit, about)).unit
+            if first is not unit:
+                reason = f"its id {name} is in the datastore: that of {first.files[0].relative_to(self.root)}"
+                problems += [Problem(path, reason, unit.kind) for path in unit.files]
+        return images, sorted(problems, key=lambda problem: problem.path)
+
+    def _hash(self, path: Path) -> str:
+        status = path.stat()
+        state = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        if self._hashes.get(path, ((),))[0] != state:
+            self._hashes[path] = (state, _sha256(path))
+        return self._hashes[path][1]
+
+    def _label(
+        self, image: Image, tag: str, content: Path, info: Mapping[str, Any], of: str | None
+    ) -> tuple[Path, Content, Path | None, dict[str, Any]]:
+        """What `_store` needs to store a file with an image."""
+        now = self.fingerprint(image)
+        if of is not None and of != now:
+            raise RequestError(409, f"image {image.id!r} was replaced meanwhile.")
+        suffix = content.name[len(stem_of(content)) :] or content.suffix
+        target = self.root / _LABELS / tag / f"{image.id}{suffix}"
+        earlier = self._read(self._record(image.id, tag)).get("file")
+        if earlier is not None and earlier != target.relative_to(self.root).as_posix():
+            self._drop(self._record(image.id, tag))
+        about = {"image": image.id, "of": now, "info": dict(info)}
+        return target, content, self._record(image.id, tag), about
+
+    def _store(self, things: Sequence[tuple[Path, Content, Path | None, dict[str, Any]]]) -> None:
+        """Put things in their places: first all are copied beside, then recorded, then moved."""
+        staging = self.root / _OWN / "staging" / secrets.token_hex(8)
+        staging.mkdir(parents=True)
+        try:
+            for number, (target, content, record, about) in enumerate(things):
+                staged = staging / str(number)
+                files = [staged]
+                if isinstance(content, Path):
+                    _copy(content, staged)
+                else:
+                    files = [staged / name for name in content]
+                    for name, file in content.items():
+                        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+                        _copy(file, staged / name)
+                if record is not None:
+                    name = target.relative_to(self.root).as_posix()
+                    self._write(record, {"file": name, "sha256": fingerprint(files), **about})
+            for number, (target, *_) in enumerate(things):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(staging / str(number), target)
+        except OSError as error:
+            raise RequestError(507, f"nothing was stored: {error.strerror or error}.") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _record(self, name: str, tag: str | None = None) -> Path:
+        """The record of an image, or of what is stored with it."""
+        key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return self.root / _OWN / ("images" if tag is None else f"labels/{tag}") / f"{key}.json"
+
+    def _tags(self, name: str) -> list[str]:
+        places = sorted((self.root / _OWN / "labels").glob("*/"))
+        return [place.name for place in places if self._record(name, place.name).exists()]
+
+    def _valid(self, image: Image, tag: str) -> Stored | None:
+        """What is stored with an image; None, and removed, where it is not what was recorded, or of another image."""
+        with self._guard:
+            place = self._record(image.id, tag)
+            record = self._read(place)
+            path = self.root / str(record.get("file", ""))
+            reason = ""
+            if not path.is_file():
+                reason = "is missing"
+            elif record.get("sha256") != self._hash(path):
+                reason = "is not the one that was recorded"
+            elif record.get("of") != self.fingerprint(image):
+                reason = f"was made of another image {image.id}"
+            if not reason:
+                return Stored(path, record.get("info", {}))
+            logger.warning("%s %s; it is not served.", record.get("file", place.name), reason)
+            if not self.read_only:
+                self._drop(place)
+            return None
+
+    def _drop(self, record: Path) -> None:
+        """Remove what is stored with an image: first the file, then its record."""
+        file = self._read(record).get("file")
+        if isinstance(file, str) and file.startswith(f"{_LABELS}/") and ".." not in file:
+            (self.root / file).unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
+
+    def _read(self, place: Path) -> dict[str, Any]:
+        """A record; empty where there is none, or where it is damaged, which is said and mended."""
+        try:
+            record = json.loads(place.read_text(encoding="utf-8"))
+            if isinstance(record, dict) and isinstance(record.get("info", {}), dict):
+                return record
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError):
+            pass
+        logger.warning("%s is damaged; what it said is lost, and what is stored under it is not served.", place)
+        if not self.read_only:
+            place.unlink(missing_ok=True)
+        return {}
+
+    def _write(self, place: Path, record: Mapping[str, Any]) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(place) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+
+    def _clean(self) -> None:
+        """Remove what a killed server left, and what belongs to no image that is there."""
+        shutil.rmtree(self.root / _OWN / "staging", ignore_errors=True)
+        for place in sorted((self.root / _OWN).rglob(".*")):  # records that were being written
+            place.unlink(missing_ok=True)
+        images = self.images()
+        for place in sorted((self.root / _OWN / "labels").glob("*/*.json")):
+            name = self._read(place).get("image")
+            if name in images:
+                self._valid(images[str(name)], place.parent.name)
+            else:
+                logger.warning("%s belongs to no image; it is removed.", self._read(place).get("file", place.name))
+                self._drop(place)
+        for place in sorted((self.root / _OWN / "images").glob("*.json")):
+            if self._read(place).get("image") not in images:
+                place.unlink(missing_ok=True)
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise RequestError(403, "the studies are read only here.")
+
+
+def _series_id(unit: InputUnit) -> tuple[str, dict[str, Any]]:
+    """The SeriesInstanceUID of a series, and what else tells it from others."""
+    from monai_d3gm.data.formats.dicom.headers import read_header
+
+    header = read_header(unit.files[0])
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "StudyDate", "Modality", "SeriesDescription")
+    about = {keyword: str(header.get(keyword, "")) for keyword in keywords}
+    return about["SeriesInstanceUID"] or unit.relative.as_posix(), about
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, and see it on the disk."""
+    shutil.copyfile(source, target)
+    with target.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
