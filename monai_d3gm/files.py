@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MEMORY_VARIABLE = "D3GM_MAX_MEMORY"
 """The environment variable that holds the limit of `check_memory` in GiB."""
 
 DEFAULT_MEMORY = 3.0
 """The limit in GiB where the variable is not set."""
+
+
+_LONGEST_JSON = 1 << 25
 
 
 class OutputError(ValueError):
@@ -65,6 +70,94 @@ def check_memory(subject: object, what: str, size: int) -> None:
             f"{subject}: {what} takes {size / 2**30:.4g} GiB of memory; accepted: up to {limit / 2**30:.4g} GiB, which "
             f"--max-memory and the variable {MEMORY_VARIABLE} set."
         )
+
+
+def load_json(path: str | os.PathLike[str]) -> Any:
+    """Read JSON of another's making: of bounded size and depth, and without NaN and infinity, which JSON has not.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such JSON.
+
+    >>> file = Path(tempfile.mkdtemp()) / "a.json"
+    >>> _ = file.write_text('{"a": [1, NaN]}')
+    >>> load_json(file)
+    Traceback (most recent call last):
+    ...
+    ValueError: NaN is no JSON number
+    """
+
+    def refuse(text: str) -> None:
+        raise ValueError(f"{text} is no JSON number")
+
+    with Path(path).open("rb") as file:
+        content = file.read(_LONGEST_JSON + 1)
+    if len(content) > _LONGEST_JSON:
+        raise ValueError(f"more than {_LONGEST_JSON} bytes of JSON")
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+
+
+def printable(text: object) -> str:
+    """Text for a terminal or a title: control characters and bytes of a name that are no UTF-8 are escaped.
+
+    >>> printable("a\\x1b[2Jb\\udcff")
+    'a\\\\x1b[2Jb\\\\xff'
+    """
+    return "".join(
+        character
+        if character.isprintable()
+        else f"\\x{ord(character) - 0xDC00:02x}"
+        if 0xDC80 <= ord(character) <= 0xDCFF
+        else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], message: str) -> Iterator[None]:
+    """Hold a lock file in the block and remove it afterwards; what a killed process leaves behind locks nothing.
+
+    Where the system has no such locks the block runs without one.
+
+    Args:
+        path: the file; its folder exists.
+        message: of the error.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be made.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with locked(folder / "lock", "in use"):
+    ...     (folder / "lock").exists()
+    True
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    target = Path(path)
+    try:
+        while True:
+            file = target.open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise OutputError(message) from None
+            if target.exists() and os.path.samestat(os.fstat(file.fileno()), target.stat()):
+                break
+            file.close()  # its holder removed it in the meantime
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
+    with file:
+        try:
+            yield
+        finally:
+            target.unlink(missing_ok=True)
 
 
 def writable_folder(folder: str | os.PathLike[str]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monai_d3gm.data.collections.ixi import ixi_paths
 from monai_d3gm.data.collections.pairs import find_pairs
-from monai_d3gm.data.collections.samples import bundled_epi_path, bundled_photographs
+from monai_d3gm.data.collections.samples import bundled_epi_path, bundled_kspace_path, bundled_photographs
 from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.formats.fastmri import KspaceFileError, open_kspace, write_kspace, write_submission
 from monai_d3gm.data.formats.images import ImageFileError, read_image, write_image
@@ -43,6 +43,7 @@ __all__ = [
     "VolumeBatchSampler",
     "VolumeFileError",
     "bundled_epi_path",
+    "bundled_kspace_path",
     "bundled_photographs",
     "collate_slices",
     "find_inputs",

@@ -7,6 +7,7 @@ too large, holds the measurement at every step, and gathers samples into mean an
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,13 @@ logger = logging.getLogger(__name__)
 
 Correction = Callable[[Tensor, Any], Tensor]
 Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
+
+
+MAX_SAMPLES = 10_000
+"""The most samples of an image."""
+
+MAX_TILES = 4096
+"""The most tiles of an image or a volume: more take longer than they are worth."""
 
 
 class RestorationInferer(Inferer):
@@ -84,6 +92,8 @@ class RestorationInferer(Inferer):
         for name, value in {"num_samples": num_samples, "batch_size": batch_size}.items():
             if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        if num_samples > MAX_SAMPLES:
+            raise ValueError(f"num_samples is {num_samples}; accepted: up to {MAX_SAMPLES}")
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is {overlap}; accepted is 0 to below 1")
         sizes = roi_size if isinstance(roi_size, Sequence) else (roi_size,)
@@ -151,6 +161,7 @@ class RestorationInferer(Inferer):
         items: Sequence[int | str] | None = None,
         initial: Tensor | None = None,
         of: Callable[[Tensor], Tensor] | None = None,
+        advance: Callable[[int], object] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over ``num_samples``, without keeping the samples.
 
@@ -165,6 +176,7 @@ class RestorationInferer(Inferer):
             initial: the estimate from which sampling starts (reverse initialisation), if the sampler's ``start`` is
                 below 1.
             of: what the moments are taken of, a function of a sample (n, C, *spatial); the sample itself when left out.
+            advance: called after each evaluation of the network with the number of images that it was for.
 
         Returns:
             Mean, and standard deviation with n - 1 (zero for one sample), of mu's shape and dtype where ``of`` is left
@@ -190,7 +202,7 @@ class RestorationInferer(Inferer):
         mean: Tensor | None = None
         squares = torch.zeros(())
         count = [0] * len(mu)
-        for indices, images in self._samples(mu, network, data_consistency, keys, initial, volume):
+        for indices, images in self._samples(mu, network, data_consistency, keys, initial, volume, advance):
             images = images if of is None else of(images)
             if mean is None:
                 mean = images.new_zeros((len(mu), *images.shape[1:]))
@@ -217,6 +229,7 @@ class RestorationInferer(Inferer):
         keys: Sequence[int | str],
         initial: Tensor | None,
         volume: bool,
+        tell: Callable[[int], object] | None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Samples in batches, with the indices of their images."""
         jobs = [(index, number) for number in range(self.num_samples) for index in range(len(mu))]
@@ -236,6 +249,8 @@ class RestorationInferer(Inferer):
 
             def advance(step: Step) -> None:
                 bar.update(len(step.x))
+                if tell is not None:
+                    tell(len(step.x))
 
             while jobs:
                 batch = jobs[:size]
@@ -290,6 +305,13 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
         state, condition = pad_to_multiple(x_t, multiple), pad_to_multiple(mu, multiple)
         roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, state.shape[2:], strict=True)]
         steps = [max(int(size * (1 - overlap)) // multiple, 1) * multiple for size in roi]
+        tiles = math.prod(
+            -(-max(whole - size, 0) // step) + 1 for whole, size, step in zip(state.shape[2:], roi, steps, strict=True)
+        )
+        if tiles > MAX_TILES:
+            raise ValueError(
+                f"roi_size is {roi_size}: {tiles} tiles of an image of {tuple(extent)}; accepted: {MAX_TILES}"
+            )
         time_of = t if isinstance(t, Tensor) else torch.tensor([t] * len(state), dtype=torch.float64)
         restored = sliding_window_inference(
             state,

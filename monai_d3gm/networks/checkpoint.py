@@ -1,14 +1,19 @@
 """Checkpoints: the weights of a network with the process, preconditioning and data that they were trained for.
 
-A file is ``{"model": state_dict, "d3gm": {...}}`` of tensors and plain containers, which ``torch.load`` reads with
-``weights_only``. The entry ``d3gm`` holds ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range of
-rho = ln(a/c) that the training covered: the theory's section on the denoiser says why any process inside it may use
-the weights), ``prediction_type``, ``sigma_data``, ``normalization`` and ``training``.
+A file is the network's state_dict, as torch and MONAI load it (``network.load_state_dict(torch.load(file))``,
+``monai.bundle.load``). What else belongs to the weights stands in the state_dict's own metadata, the attribute
+``_metadata`` in which torch keeps the versions of modules, under ``d3gm``: plain containers, so that ``torch.load``
+reads the file with ``weights_only``. They are ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range
+of rho = ln(a/c) that the training covered: the theory's section on the denoiser says why any process inside it may use
+the weights), ``prediction_type``, ``sigma_data``, ``normalization`` and ``training``. An older form,
+``{"model": state_dict, "d3gm": {...}}``, is read too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -17,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_d3gm.files import check_memory
 from monai_d3gm.networks.schedulers.d3gm import RHO_LIMIT, D3GMScheduler
 from monai_d3gm.sde import DiffusionProcess, process_from_config
 
@@ -29,6 +35,7 @@ __all__ = [
     "save_checkpoint",
     "trained_range",
     "weights_hash",
+    "write_checkpoint",
 ]
 
 MAX_BYTES = 16_000_000
@@ -75,28 +82,35 @@ def save_checkpoint(
         >>> load_checkpoint(target, network)["training"]
         {'steps': 0}
     """
-    target = Path(path)
     for wrapper in ("_orig_mod", "module"):
         network = getattr(network, wrapper, network)
     process = scheduler.process
     rho_range = scheduler.rho_range
     if rho_range is None:
         rho_range = trained_range(process, scheduler.num_train_timesteps)
-    content = {
-        "model": {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()},
-        "d3gm": {
-            "process": process.config(),
-            "rho_range": list(rho_range),
-            "prediction_type": scheduler.prediction_type,
-            "sigma_data": scheduler.sigma_data,
-            "normalization": dict(normalization),
-            "training": dict(training),
-        },
+    info = {
+        "process": process.config(),
+        "rho_range": list(rho_range),
+        "prediction_type": scheduler.prediction_type,
+        "sigma_data": scheduler.sigma_data,
+        "normalization": dict(normalization),
+        "training": dict(training),
     }
+    write_checkpoint(path, network.state_dict(), info, max_bytes)
+
+
+def write_checkpoint(
+    path: str | PathLike[str], model: Mapping[str, Tensor], info: Mapping[str, Any], max_bytes: int | None = MAX_BYTES
+) -> None:
+    """Write what `read_checkpoint` gives, the entries ``model`` and ``d3gm``; see `save_checkpoint`."""
+    target = Path(path)
+    state = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in model.items())
+    stated = {**info, "tensors_sha256": _tensors_hash(state)}
+    state._metadata = {**getattr(model, "_metadata", {}), "d3gm": stated}  # type: ignore[attr-defined]
     temporary = target.with_name(f".{target.name}.partial")
     try:
         with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
-            torch.save(content, file)
+            torch.save(state, file)
         size = temporary.stat().st_size
         if max_bytes is not None and size > max_bytes:
             raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {max_bytes / 1e6:.0f}.")
@@ -114,22 +128,52 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint's entries ``model`` and ``d3gm``, checked for their form.
 
     Raises:
-        CheckpointError: the file is missing, is no checkpoint, or holds other than tensors and plain containers.
+        CheckpointError: the file is missing, is no checkpoint, holds other than tensors and plain containers, or its
+            tensors are not finite or not those that its hash was taken of.
+        TooLargeError: it would take more memory than is allowed.
     """
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint file.")
+    _check_archive(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many kinds for a damaged or foreign file
         raise CheckpointError(f"{file}: not a checkpoint of tensors and plain containers, or damaged.") from error
-    model, info = (content.get(name) if isinstance(content, dict) else None for name in ("model", "d3gm"))
+    model, info = content, getattr(content, "_metadata", {}).get("d3gm")
+    if isinstance(content, dict) and "d3gm" in content:  # the older form
+        model, info = content.get("model"), content["d3gm"]
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
-        raise CheckpointError(f"{file}: not a D3GM checkpoint: it has no entry 'model' of named tensors.")
+        raise CheckpointError(f"{file}: not a D3GM checkpoint: it is no state_dict of named tensors.")
     missing = [name for name in _ENTRIES if not isinstance(info, dict) or name not in info]
     if missing:
-        raise CheckpointError(f"{file}: not a D3GM checkpoint: its entry 'd3gm' lacks {', '.join(missing)}.")
+        raise CheckpointError(f"{file}: not a D3GM checkpoint: its metadata 'd3gm' lacks {', '.join(missing)}.")
+    damaged = [name for name, value in model.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if damaged:
+        raise CheckpointError(f"{file}: the checkpoint's {damaged[0]} holds NaN or infinity; accepted: finite weights.")
+    assert info is not None
+    if "tensors_sha256" in info and info["tensors_sha256"] != _tensors_hash(model):
+        raise CheckpointError(f"{file}: the weights are not those that were saved: their hash differs from the stated.")
     return {"model": model, "d3gm": info}
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse an archive that inflates to more than is allowed; torch inflates it whole."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{file}: not a checkpoint of tensors and plain containers, or damaged.") from error
+    check_memory(file, "the checkpoint", 2 * size)
+
+
+def _tensors_hash(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of named tensors: of their names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def trained_range(process: DiffusionProcess, num_train_timesteps: int) -> tuple[float, float]:

@@ -20,6 +20,9 @@ from monai_d3gm.sde.solvers import SOLVERS
 GRIDS = ("rho", "t")
 """The grids by name."""
 
+MAX_STEPS = 10_000
+"""The most evaluations for a sample."""
+
 _MAX_ORDER = 3
 
 
@@ -82,6 +85,8 @@ class Sampler:
         _check_choice("grid", self.grid, GRIDS)
         if type(self.steps) is not int or self.steps < 1:
             raise ValueError(f"steps must be an integer, at least 1, got {self.steps!r}.")
+        if self.steps > MAX_STEPS:
+            raise ValueError(f"steps is {self.steps}; accepted: up to {MAX_STEPS}.")
         if type(self.order) is not int or not 1 <= self.order <= _MAX_ORDER:
             raise ValueError(f"order must be 1, 2 or 3, got {self.order!r}.")
         ends = self._numbers("eta", self.eta if isinstance(self.eta, list | tuple) else [self.eta])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from monai_d3gm.files import TooLargeError
 from monai_d3gm.networks.checkpoint import (
     CheckpointError,
     build_scheduler,
@@ -17,6 +19,7 @@ from monai_d3gm.networks.checkpoint import (
     read_checkpoint,
     save_checkpoint,
     weights_hash,
+    write_checkpoint,
 )
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
@@ -52,11 +55,23 @@ def test_what_is_written_is_read(file: Path) -> None:
 
 def test_the_file_holds_plain_containers_and_has_one_form(file: Path, tmp_path: Path) -> None:
     content = torch.load(file, weights_only=True)
-    assert set(content) == {"model", "d3gm"}
+    other = network(1)
+    other.load_state_dict(content, strict=True)  # as torch and MONAI load it
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network().state_dict().items())
     again = tmp_path / "again.pt"
     save_checkpoint(again, network(), D3GMScheduler(), {"percentile": 99.5}, {"steps": 3, "data": ["a", "b"]})
     assert again.read_bytes() == file.read_bytes()
     assert weights_hash(again) == weights_hash(file) and len(weights_hash(file)) == 64
+
+
+def test_the_older_form_is_read_and_written_anew(file: Path, tmp_path: Path) -> None:
+    content, older = read_checkpoint(file), tmp_path / "older.pt"
+    torch.save({"model": dict(content["model"]), "d3gm": content["d3gm"]}, older)
+    other = network(1)
+    assert load_checkpoint(older, other, D3GMScheduler()) == content["d3gm"]
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network().state_dict().items())
+    write_checkpoint(older, read_checkpoint(older)["model"], content["d3gm"])
+    network(2).load_state_dict(torch.load(older, weights_only=True), strict=True)
 
 
 def test_a_trained_range_that_is_known_is_kept(tmp_path: Path) -> None:
@@ -131,12 +146,45 @@ def test_files_that_are_no_checkpoints_are_refused(file: Path, tmp_path: Path) -
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="not a checkpoint of tensors"):
             read_checkpoint(path)
+    torch.save({"model": 3}, path)
+    with pytest.raises(CheckpointError, match="no state_dict of named tensors"):
+        read_checkpoint(path)
     torch.save(network().state_dict(), path)
-    with pytest.raises(CheckpointError, match="no entry 'model'"):
+    with pytest.raises(CheckpointError, match="lacks process, rho_range"):
         read_checkpoint(path)
     torch.save({"model": network().state_dict(), "d3gm": {"process": {}}}, path)
     with pytest.raises(CheckpointError, match="lacks rho_range, prediction_type"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_the_checkpoints_fault(value: float, file: Path) -> None:
+    content = torch.load(file, weights_only=True)
+    del content._metadata["d3gm"]["tensors_sha256"]
+    next(iter(content.values())).view(-1)[0] = value
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=r"model\.pt: the checkpoint's .* holds NaN or infinity"):
+        read_checkpoint(file)
+
+
+def test_weights_that_were_changed_differ_from_their_hash(file: Path) -> None:
+    content = torch.load(file, weights_only=True)
+    next(iter(content.values())).view(-1)[0] += 1
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match="their hash differs"):
+        read_checkpoint(file)
+    del content._metadata["d3gm"]["tensors_sha256"]  # as those of earlier versions
+    torch.save(content, file)
+    assert "tensors_sha256" not in read_checkpoint(file)["d3gm"]
+
+
+def test_an_archive_that_inflates_beyond_measure_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty-four mebibytes of zeros, deflated to some kilobytes; bytes and tensors take twice as much."""
+    monkeypatch.setenv("D3GM_MAX_MEMORY", "0.1")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data/0", bytes(1 << 26))
+    with pytest.raises(TooLargeError, match=r"model\.pt: the checkpoint takes 0.125 GiB of memory; accepted"):
+        read_checkpoint(file)
 
 
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_one_form_of_an_option() -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "steps must be an integer, at least 1, got 0"),
+        ({"steps": 10**12}, "steps is 1000000000000; accepted: up to 10000"),
         ({"steps": 2.5}, "steps"),
         ({"steps": True}, "steps"),
         ({"solver": "heun"}, "solver must be one of exponential, euler_maruyama, got 'heun'"),

@@ -1,4 +1,4 @@
-"""Samples that ship with the packages that this one needs; nothing is downloaded."""
+"""Samples that ship with this package and with those that it needs; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import skimage
 
-__all__ = ["DEMO_PHOTOGRAPHS", "bundled_epi_path", "bundled_photographs"]
+__all__ = ["DEMO_PHOTOGRAPHS", "bundled_epi_path", "bundled_kspace_path", "bundled_photographs"]
 
 DEMO_PHOTOGRAPHS = ("astronaut.png", "coffee.png", "rocket.jpg")
 """Photographs in scikit-image's wheel that no weights of the package were trained on."""
@@ -37,3 +37,15 @@ def bundled_epi_path() -> Path:
     'example4d.nii.gz'
     """
     return Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
+
+
+def bundled_kspace_path() -> Path:
+    """Return the fully sampled k-space of a brain slice, 8 coils, 232x230, in the fastMRI layout.
+
+    It was measured (LIBREhub, MRI-processing-2023, CC BY 4.0; ``ATTRIBUTION.txt`` beside it). No weights of the package
+    were trained on it.
+
+    >>> bundled_kspace_path().name
+    'brain_8coil_full.h5'
+    """
+    return Path(__file__).parent / "kspace" / "brain_8coil_full.h5"

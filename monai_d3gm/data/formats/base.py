@@ -338,8 +338,12 @@ class KspaceFormat(Format):
         return "nifti"
 
     @abstractmethod
-    def open(self, source: Source) -> KspaceReader:
+    def open(self, source: Source, measurement: str | None = None) -> KspaceReader:
         """Check a file and return a reader of its slices.
+
+        Args:
+            source: as `find` found it.
+            measurement: name of one of several in a file; None for the only one. Formats that hold one ignore it.
 
         Raises:
             ValueError: it cannot be used; the message names it.

@@ -9,6 +9,7 @@ transform of the image; ``reconstruction_esc`` or ``reconstruction_rss`` (slices
 
 from __future__ import annotations
 
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.data.formats.base import Extent, KspaceFormat, Source
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import TooLargeError, atomic_path, check_memory
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file."""
@@ -40,6 +41,15 @@ _BALANCE = 0.9
 
 _STRAY = 0.01
 """The share of zero samples inside the sampled lines up to which they count as measured."""
+
+_SMALL = 1 << 22
+"""Bytes of a header or a mask at most, and of other data that are not compared with what the file stores."""
+
+_MOST_RATIO = 200
+"""The most that measured data can be compressed: noise hardly is, and lines that were not sampled are few."""
+
+_COPIES = 6
+"""Arrays of a slice's k-space that lie in memory at once: as read, masked, as images, the coils' maps and so on."""
 
 _SAME_IMAGE = 1e-2
 """A reference that differs by less, relative to its norm, from the image of the data beside it is that image."""
@@ -148,7 +158,9 @@ class KspaceFile:
         try:
             with h5py.File(self.path, "r") as file:
                 data: NDArray[Any] = stored_dataset(self.path, file, name)[index]
-        except (OSError, RuntimeError) as error:
+        except KspaceFileError:
+            raise
+        except Exception as error:  # as above
             raise KspaceFileError(f"{self.path}: slice {index}: {name} cannot be read: {one_line(error)}") from error
         if not np.isfinite(data).all():
             raise KspaceFileError(f"{self.path}: slice {index}: {name} holds NaN or infinity.")
@@ -174,6 +186,28 @@ def stored_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     if data.external or data.is_virtual:
         raise KspaceFileError(f"{path}: {name} is stored in another file; accepted: data stored in the file itself.")
     return data
+
+
+def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
+    """Refuse a dataset that is described and not there, or that would inflate beyond measure.
+
+    HDF5 gives a fill value for what was never written, and inflates a chunk whole.
+    """
+    stored = data.id.get_storage_size()
+    if data.dtype.hasobject:  # lists of varying length, which lie in the file themselves
+        return
+    if data.nbytes > _SMALL and data.nbytes > _MOST_RATIO * stored:
+        raise KspaceFileError(f"{path}: {name} is described with {data.nbytes} bytes; the file has {stored} of it.")
+    if data.chunks is not None:
+        chunk = math.prod(data.chunks) * data.dtype.itemsize
+        check_memory(path, f"a chunk of {name} of {data.chunks}", 2 * chunk)
+
+
+def small_dataset(path: Path, data: h5py.Dataset, name: str) -> Any:
+    """The value of a dataset that has to be small: a header or a mask."""
+    if data.nbytes > _SMALL or data.size > _SMALL:
+        raise KspaceFileError(f"{path}: {name} has {data.nbytes} bytes; accepted: up to {_SMALL}.")
+    return data[()]
 
 
 def is_complete(lines: NDArray[np.bool_]) -> bool:
@@ -381,7 +415,9 @@ def open_kspace(path: str | os.PathLike[str]) -> KspaceFile:
     try:
         with h5py.File(path, "r") as file:
             return _check(path, file)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (KspaceFileError, TooLargeError):
+        raise
+    except Exception as error:  # h5py raises many kinds for a damaged file
         raise KspaceFileError(f"{path}: not an HDF5 file, or damaged: {one_line(error)}") from error
 
 
@@ -396,14 +432,16 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
             f"{path}: kspace has shape {kspace.shape}; accepted: (slices, H, W) or (slices, coils, H, W)."
         )
     rows, columns = kspace.shape[-2:]
+    check_stored(path, kspace, "kspace")
+    check_memory(path, f"a slice of k-space of {kspace.shape[1:]} samples", _COPIES * 8 * math.prod(kspace.shape[1:]))
     coils = kspace.shape[1] if kspace.ndim == 4 and kspace.shape[1] > 1 else 0
 
     def optional(name: str) -> h5py.Dataset | None:
         return stored_dataset(path, file, name) if file.get(name, getlink=True) is not None else None
 
     header_data, mask_data = optional("ismrmrd_header"), optional("mask")
-    header = None if header_data is None else _parse_header(path, header_data[()])
-    mask = None if mask_data is None else _parse_mask(path, mask_data[()], columns)
+    header = None if header_data is None else _parse_header(path, small_dataset(path, header_data, "ismrmrd_header"))
+    mask = None if mask_data is None else _parse_mask(path, small_dataset(path, mask_data, "mask"), columns)
     expected = RECONSTRUCTIONS[2 if coils or RECONSTRUCTIONS[1] not in file else 1]
     reference = optional(expected) if kspace.ndim == 4 or expected == RECONSTRUCTIONS[1] else None
     if reference is not None and (
@@ -413,6 +451,9 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
             f"{path}: {expected} has shape {reference.shape} and dtype {reference.dtype}; accepted: real "
             f"({len(kspace)}, h, w)."
         )
+    if reference is not None:
+        check_stored(path, reference, expected)
+        check_memory(path, f"a slice of {expected} of {reference.shape[1:]}", 8 * math.prod(reference.shape[1:]))
     crop = (rows, columns) if header is None else header.recon_size[:2]
     if reference is not None:
         crop = reference.shape[1:]
@@ -607,6 +648,6 @@ class FastMri(KspaceFormat):
             shape = stored_dataset(path, file, "kspace").shape
         return Extent((shape[-2], shape[-1], shape[0]), shape[1] if len(shape) == 4 else 1)
 
-    def open(self, source: Source) -> KspaceFile:
-        """`open_kspace`."""
+    def open(self, source: Source, measurement: str | None = None) -> KspaceFile:
+        """`open_kspace`; a file holds one measurement."""
         return open_kspace(source.path)

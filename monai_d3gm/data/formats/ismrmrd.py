@@ -28,13 +28,25 @@ from numpy.typing import NDArray
 
 from monai_d3gm.consistency.fourier import ifft1c
 from monai_d3gm.data.formats.base import Extent, KspaceFormat, Source
-from monai_d3gm.data.formats.fastmri import HDF5, EncodingHeader, KspaceFileError, is_complete, one_line, stored_dataset
+from monai_d3gm.data.formats.fastmri import (
+    HDF5,
+    EncodingHeader,
+    KspaceFileError,
+    is_complete,
+    one_line,
+    small_dataset,
+    stored_dataset,
+)
+from monai_d3gm.files import TooLargeError, check_memory
 
 logger = logging.getLogger(__name__)
 
 _MAX_XML = 2**22
 _MAX_SIZE = 4096
 _CHUNK = 256
+_COPIES = 6
+"""Arrays of k-space that lie in memory at once: sums, counts, transforms, and those of the coils' maps."""
+_MOST_RATIO = 1000
 _NOISE_SAMPLES = 10
 _DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
 _EXCLUDED = (
@@ -285,6 +297,10 @@ def _read_heads(path: Path, table: h5py.Dataset) -> NDArray[np.void]:
         raise KspaceFileError(f"{path}: data has other headers than ismrmrd's AcquisitionHeader.")
     if h5py.check_vlen_dtype(table.dtype["data"]) != np.float32:
         raise KspaceFileError(f"{path}: data holds samples of type {table.dtype['data']}; accepted: lists of float32.")
+    # lists of varying length lie in the file themselves; what describes them must too
+    if len(table) * table.dtype.itemsize > path.stat().st_size * _MOST_RATIO:
+        raise KspaceFileError(f"{path}: {len(table)} acquisitions are described in {path.stat().st_size} bytes.")
+    check_memory(path, f"a table of {len(table)} acquisitions", 3 * len(table) * acquisition_header_dtype.itemsize)
     heads: NDArray[np.void] = table.fields("head")[:].astype(acquisition_header_dtype)
     return heads
 
@@ -416,7 +432,7 @@ def _place(path: Path, name: str, positions: NDArray[np.int64], size: int) -> ND
     return positions
 
 
-def open_ismrmrd(path: str | os.PathLike[str]) -> IsmrmrdFile:
+def open_ismrmrd(path: str | os.PathLike[str], measurement: str | None = None) -> IsmrmrdFile:
     """Check ISMRMRD raw data and return a lazy reader of them.
 
     Used are the acquisitions of the first encoding space that hold lines of the image, parallel calibration included
@@ -427,10 +443,12 @@ def open_ismrmrd(path: str | os.PathLike[str]) -> IsmrmrdFile:
 
     Args:
         path: HDF5 file.
+        measurement: name of the group with the acquisitions; None for the only one of a file.
 
     Raises:
-        KspaceFileError: the package ismrmrd is missing; the file is damaged or links to others; the trajectory is not
-            Cartesian; lines do not fit the header's matrix, or differ between slices; or partitions are missing.
+        KspaceFileError: the package ismrmrd is missing; there is no such measurement, or several and none is chosen;
+            the file is damaged or links to others; the trajectory is not Cartesian; lines do not fit the header's
+            matrix, or differ between slices; or partitions are missing.
 
     >>> import ismrmrd, tempfile
     >>> from monai_d3gm.data.formats.fastmri import encoding_header_xml
@@ -450,18 +468,21 @@ def open_ismrmrd(path: str | os.PathLike[str]) -> IsmrmrdFile:
         raise KspaceFileError(f"{path}: no such file.")
     with _opened(path) as file:
         try:
-            return _check(path, file)
-        except KspaceFileError:
+            return _check(path, file, measurement)
+        except (KspaceFileError, TooLargeError):
             raise
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # h5py and ismrmrd raise many kinds for a damaged file
             raise KspaceFileError(f"{path}: damaged: {one_line(error)}") from error
 
 
-def _check(path: Path, file: h5py.File) -> IsmrmrdFile:
+def _check(path: Path, file: h5py.File, measurement: str | None) -> IsmrmrdFile:
     groups = _groups(file)
-    if len(groups) != 1:
-        raise KspaceFileError(f"{path}: the groups with xml and data are {groups}; accepted: one.")
-    xml = np.ravel(stored_dataset(path, file[groups[0]], "xml")[()])
+    if measurement is not None and measurement not in groups:
+        raise KspaceFileError(f"{path}: measurement is {measurement!r}; the file has {', '.join(groups) or 'none'}.")
+    if measurement is None and len(groups) != 1:
+        raise KspaceFileError(f"{path}: the measurements are {', '.join(groups) or 'none'}; choose one: measurement.")
+    groups = groups if measurement is None else [measurement]
+    xml = np.ravel(small_dataset(path, stored_dataset(path, file[groups[0]], "xml"), "xml"))
     table = stored_dataset(path, file[groups[0]], "data")
     header = _parse_header(path, xml[0] if xml.size else None)
     heads = _read_heads(path, table)
@@ -486,6 +507,12 @@ def _check(path: Path, file: h5py.File) -> IsmrmrdFile:
     notes += [text for text in (note, noise_note) if text is not None]
     for text in notes:
         logger.warning("%s: %s.", path, text)
+    layers = z.size if volume else 1
+    check_memory(
+        path,
+        f"k-space of {layers} x {coils[0]} x {x.size} x {y.size} samples",
+        _COPIES * 8 * layers * int(coils[0]) * x.size * y.size,
+    )
     extent = np.flatnonzero(phase)[[0, -1]]
     num_slices = z.crop if volume else len(slices)
     return IsmrmrdFile(
@@ -600,6 +627,6 @@ class Ismrmrd(KspaceFormat):
         file = open_ismrmrd(path)
         return Extent((*file.shape, file.num_slices), max(1, file.coils))
 
-    def open(self, source: Source) -> IsmrmrdFile:
+    def open(self, source: Source, measurement: str | None = None) -> IsmrmrdFile:
         """`open_ismrmrd`."""
-        return open_ismrmrd(source.path)
+        return open_ismrmrd(source.path, measurement)

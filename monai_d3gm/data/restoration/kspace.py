@@ -99,6 +99,7 @@ class KspaceSliceDataset(Dataset):
         maps: a file of coil sensitivity maps (`monai_d3gm.data.formats.maps`) for all inputs with several coils, in
             place of the file's own ``sensitivity_maps`` or of estimated ones.
         slices: "all", how many, evenly spaced, or such as "central:60".
+        measurement: name of the measurement to take of ISMRMRD files that hold several.
 
     Raises:
         ValueError: an argument is out of range, or an input cannot be used; the message names it.
@@ -127,6 +128,7 @@ class KspaceSliceDataset(Dataset):
         noise_std: float | None = None,
         maps: str | os.PathLike[str] | None = None,
         slices: str | int = "all",
+        measurement: str | None = None,
     ) -> None:
         if mask not in MASK_TYPES:
             raise ValueError(f"mask is {mask!r}; accepted: {', '.join(MASK_TYPES)}.")
@@ -154,7 +156,7 @@ class KspaceSliceDataset(Dataset):
         self.volumes: list[InputVolume] = []
         for number, (format, source) in enumerate(self._sources):
             if isinstance(format, KspaceFormat):
-                self._files[number] = format.open(source)
+                self._files[number] = format.open(source, measurement)
                 self.volumes.append(self._describe_kspace(number))
             else:
                 self.volumes.append(self._describe_magnitude(number))

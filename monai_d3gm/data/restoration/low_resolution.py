@@ -8,6 +8,7 @@ The conventions are those of the theory's section on measurement consistency and
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from torch.utils.data import Dataset
 from monai_d3gm.data.formats.base import InputVolume, MagnitudeVolume, VolumeFormat
 from monai_d3gm.data.formats.registry import names_of
 from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
+from monai_d3gm.files import check_memory
 from monai_d3gm.transforms.kspace.functional import (
     crop_to_acquired_band,
     foreground_mean,
@@ -39,6 +41,9 @@ FACTORS = (2, 4)
 
 PLANES = ("in", "through")
 """Whether resolution is raised within the slices, or from slice to slice."""
+
+_COPIES = 8
+"""Arrays of float32 of the fine volume: restored, its spread, both interpolations, and what they are made of."""
 
 _SURVEYED = 32
 """The most slices that a volume's scale and noise are taken from, evenly spaced."""
@@ -259,6 +264,8 @@ class LowResolutionSliceDataset(Dataset):
         else:
             shape = [n * f for n, f in zip(shape, factors, strict=True)]
             affine = high_resolution_affine(affine, factors, blocks=self.degradation != "truncation")
+        what = f"a restored volume of {' x '.join(map(str, shape))} voxels"
+        check_memory(source.path, what, _COPIES * 4 * math.prod(shape))
         used = [i for i in range(shape[self.slice_axis]) if i not in skipped]
         if skipped:
             logger.warning("%s: %d slices are zero everywhere; they are skipped.", source.path, len(skipped))

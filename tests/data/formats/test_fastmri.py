@@ -21,7 +21,7 @@ from monai_d3gm.data.formats.fastmri import (
     write_kspace,
     write_submission,
 )
-from monai_d3gm.files import OutputError
+from monai_d3gm.files import MEMORY_VARIABLE, OutputError, TooLargeError
 
 
 def random_kspace(*shape: int) -> np.ndarray:
@@ -251,6 +251,46 @@ MALFORMED = {
     ),
     "complex reference": (changed(reconstruction_esc=random_kspace(2, 12, 12)), "dtype complex64"),
 }
+
+
+def unwritten(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace", (100_000, 640, 372), np.complex64, chunks=(1, 640, 372))
+
+
+def inflated(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace", data=np.ones((64, 256, 256), np.complex64), chunks=(64, 256, 256), compression=9)
+
+
+def long_header(path: Path) -> None:
+    changed(ismrmrd_header=None)(path)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("ismrmrd_header", (2**20,), "S1000", chunks=(2**10,))
+
+
+HOSTILE = {
+    "unwritten": (unwritten, "kspace is described with 190464000000 bytes; the file has 0"),
+    "inflated": (inflated, "kspace is described with 33554432 bytes; the file has"),
+    "header": (long_header, "ismrmrd_header has 1048576000 bytes; accepted"),
+    "mask": (changed(mask=np.zeros(2**23, bool)), "mask has 8388608 bytes; accepted"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_described_and_not_there_takes_no_memory(tmp_path: Path, name: str) -> None:
+    make, message = HOSTILE[name]
+    make(tmp_path / "a.h5")
+    with pytest.raises(KspaceFileError, match=message):
+        open_kspace(tmp_path / "a.h5")
+
+
+def test_a_slice_is_measured_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six arrays of complex64."""
+    write_kspace(tmp_path / "a.h5", random_kspace(1, 16, 12), recon_size=(12, 12))
+    monkeypatch.setenv(MEMORY_VARIABLE, repr(6 * 8 * 16 * 12 / 2**30 * 0.99))
+    with pytest.raises(TooLargeError, match=r"a\.h5: a slice of k-space of \(16, 12\) samples takes"):
+        open_kspace(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("name", MALFORMED)

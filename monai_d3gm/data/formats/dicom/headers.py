@@ -22,6 +22,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from monai_d3gm.files import TooLargeError, check_memory, memory_limit
+
 MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 ENHANCED_MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4.1")
 LEGACY_CONVERTED_ENHANCED_MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4.4")
@@ -120,6 +122,8 @@ def read_header(path: Path) -> Dataset:
         _check_image(path, dataset, next_tag)
     except DicomError:
         raise
+    except TooLargeError as error:
+        raise DicomError(path, str(error).removeprefix(f"{path}: ")) from error
     except Exception as error:  # pydicom raises many kinds for a damaged file
         raise DicomError(path, f"cannot be read as DICOM: {one_line(error)}") from error
     return dataset
@@ -144,8 +148,8 @@ def _check_deflated(path: Path) -> None:
         file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
         while chunk := inflate.unconsumed_tail or file.read(2**16):
             size += len(inflate.decompress(chunk, 2**20))
-            if size > MAX_BYTES:
-                raise DicomError(path, f"inflates to more than {MAX_BYTES} bytes.")
+            if size > (most := min(MAX_BYTES, memory_limit() // 2)):
+                raise DicomError(path, f"inflates to more than {most} bytes.")
 
 
 def _check_image(path: Path, dataset: Dataset, next_tag: bytes) -> None:
@@ -181,6 +185,8 @@ def _check_image(path: Path, dataset: Dataset, next_tag: bytes) -> None:
     size, file_size = rows * columns * frames * allocated // 8, path.stat().st_size
     if size > MAX_BYTES:
         raise DicomError(path, f"{size} bytes of pixels; accepted: up to {MAX_BYTES}.")
+    # as stored, as integers of 64 bit, and as float32
+    check_memory(path, f"{frames} frames of {rows} x {columns} pixels", size + rows * columns * frames * 12)
     if syntax.is_encapsulated:
         if size > 2**26 and size > MAX_COMPRESSION * file_size:
             raise DicomError(path, f"{size} bytes of pixels in a file of {file_size}; too high a ratio.")

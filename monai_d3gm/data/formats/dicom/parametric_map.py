@@ -26,7 +26,7 @@ from monai_d3gm.data.formats.dicom.derived import (
     output_grid,
     series_description,
 )
-from monai_d3gm.data.formats.dicom.headers import DicomError, one_line, quiet
+from monai_d3gm.data.formats.dicom.headers import DicomError, FrameHeader, one_line, quiet
 from monai_d3gm.data.formats.dicom.reader import DicomVolume
 from monai_d3gm.data.formats.dicom.uids import derived_uid
 from monai_d3gm.files import atomic_path
@@ -95,12 +95,15 @@ def write_parametric_map(
     enhanced = volume.source.kind == "enhanced"
     low, high = (float(v) for v in np.percentile(values, (0, 100)))
     plane = grid.planes[0]
-    measures = highdicom.PixelMeasuresSequence(plane.spacing, grid.thickness, grid.distance)
+    # highdicom 0.22 does not shorten them
+    spacing, distance = [float(decimal(value)) for value in plane.spacing], float(decimal(grid.distance))
+    thickness = None if grid.thickness is None else float(decimal(grid.thickness))
+    measures = highdicom.PixelMeasuresSequence(spacing, thickness, distance)
     orientation = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
     try:
         dataset = highdicom.pm.ParametricMap(
             source_images=images[:1] if enhanced else images,
-            further_source_images=images[1:] or None if enhanced else None,
+            **({"further_source_images": images[1:]} if enhanced and images[1:] else {}),  # unknown to highdicom 0.22
             pixel_array=np.ascontiguousarray(values.transpose(2, 1, 0)),
             series_instance_uid=series_uid,
             series_number=int(source.number("SeriesNumber")) + _SERIES_OFFSET,
@@ -122,31 +125,27 @@ def write_parametric_map(
                     quantity_definition=codes.SCT.StandardDeviation,
                 )
             ],
-            voi_lut_transformations=[
-                highdicom.VOILUTTransformation(
-                    window_center=(low + high) / 2,
-                    window_width=max(high - low, 1e-6),
-                    voi_lut_function="LINEAR_EXACT",
-                )
-            ],
+            window_center=(low + high) / 2,
+            window_width=max(high - low, 1e-6),
             pixel_measures=measures,
             plane_orientation=orientation,
             plane_positions=[highdicom.PlanePositionSequence("PATIENT", p.position) for p in grid.planes],
             content_label=_CONTENT_LABEL,
             content_description=f"{label}, {RESEARCH_USE_ONLY}",
             series_description=series_description(volume, label),
-            content_date=source.get("ContentDate", source.get("StudyDate", _NO_DATE)),
-            content_time=source.get("ContentTime", source.get("StudyTime", _NO_TIME)),
         )
         # highdicom puts the source's in their place where the rows and columns alone agree.
         shared = dataset.SharedFunctionalGroupsSequence[0]
         shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
+        shared.FrameVOILUTSequence[0].VOILUTFunction = "LINEAR_EXACT"
         copy_body_part(dataset, source)
+        dataset.ContentDate = source.get("ContentDate", source.get("StudyDate", _NO_DATE))
+        dataset.ContentTime = source.get("ContentTime", source.get("StudyTime", _NO_TIME))
         dataset.file_meta = file_meta(UID(dataset.SOPClassUID), uid)
         _replace_clock_and_chance(dataset, uid)
         dataset.ContributingEquipmentSequence = [
             *contributing_equipment(source, provenance),
-            *(i for i in dataset.ContributingEquipmentSequence if i.get("ManufacturerModelName") == "highdicom"),
+            *(i for i in _equipment(dataset) if i.get("ManufacturerModelName") == "highdicom"),
         ]
     except (AttributeError, TypeError, ValueError) as error:
         raise DicomError(volume.source.name, f"no parametric map can be made of it: {one_line(error)}") from error
@@ -185,6 +184,7 @@ def _source_images(volume: DicomVolume) -> list[Dataset]:
             measures, orientation, shared = Dataset(), Dataset(), Dataset()
             shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
             image.SharedFunctionalGroupsSequence = [shared]
+            image.PerFrameFunctionalGroupsSequence = [_placed(header, k) for k in range(int(header.NumberOfFrames))]
         orientation.ImageOrientationPatient = [decimal(v) for v in plane.orientation]
         measures.PixelSpacing = [decimal(v) for v in plane.spacing]
         measures.setdefault("SliceThickness", None)
@@ -192,10 +192,26 @@ def _source_images(volume: DicomVolume) -> list[Dataset]:
     return images
 
 
+def _equipment(dataset: Dataset) -> list[Dataset]:
+    """What highdicom says of itself; 0.22 says nothing."""
+    return list(dataset.get("ContributingEquipmentSequence", []))
+
+
+def _placed(header: Dataset, number: int) -> Dataset:
+    """The functional groups of a frame with its position alone, of the class that highdicom 0.22 compares."""
+    from highdicom import PlanePositionSequence
+
+    groups = Dataset()
+    position = FrameHeader(header, number).floats("ImagePositionPatient", 3) or (0.0, 0.0, 0.0)
+    groups.PlanePositionSequence = PlanePositionSequence("PATIENT", position)
+    return groups
+
+
 def _replace_clock_and_chance(dataset: Dataset, uid: UID) -> None:
     """Take out what highdicom puts in from the clock, and replace the UID that it draws at random."""
-    del dataset.InstanceCreationDate, dataset.InstanceCreationTime
-    for item in dataset.ContributingEquipmentSequence:
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime"):  # absent with highdicom 0.22
+        dataset.pop(keyword, None)
+    for item in _equipment(dataset):
         if item.get("ManufacturerModelName") == "highdicom":
             del item.ContributionDateTime
     organization = derived_uid(uid, "dimension organization")

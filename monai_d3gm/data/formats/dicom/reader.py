@@ -4,6 +4,8 @@ Uncompressed, deflated and RLE files need nothing but pydicom. The extra ``dicom
 licences: python-gdcm (Apache-2.0) for JPEG baseline, extended and lossless, JPEG-LS and JPEG 2000; pylibjpeg with
 pylibjpeg-openjpeg (MIT) for JPEG 2000 and High-Throughput JPEG 2000; highdicom itself brings pyjpegls (MIT) for
 JPEG-LS. pylibjpeg-libjpeg (GPL-3.0) is used where it is installed, and not asked for.
+
+Decoders written in C can abort the process on damaged pixels, so that they run in another one.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
+from monai_d3gm.data.formats.dicom.decoder import Decoder, decode
 from monai_d3gm.data.formats.dicom.headers import DicomError, FrameHeader, one_line, quiet, read_header, transfer_syntax
 from monai_d3gm.data.formats.dicom.series import DicomSeries, mosaic_wrapper
 
@@ -77,16 +80,17 @@ def read_series(series: DicomSeries) -> DicomVolume:
     """
     data = np.empty(series.shape, dtype=np.float32)
     datasets, notes = [], list(series.warnings)
-    for path in series.files:
-        try:
-            header, places, values, odd = _read_file(path, series)
-        except DicomError:
-            raise
-        except Exception as error:  # pydicom converts values when they are asked for
-            raise DicomError(path, f"damaged header: {one_line(error)}") from error
-        datasets.append(header)
-        notes += odd
-        data[:, :, places] = values.transpose(2, 1, 0)
+    with Decoder() as decoder:
+        for path in series.files:
+            try:
+                header, places, values, odd = _read_file(path, series, decoder)
+            except DicomError:
+                raise
+            except Exception as error:  # pydicom converts values when they are asked for
+                raise DicomError(path, f"damaged header: {one_line(error)}") from error
+            datasets.append(header)
+            notes += odd
+            data[:, :, places] = values.transpose(2, 1, 0)
     if not np.isfinite(data).all() or not data.any():
         raise DicomError(series.name, "the volume is zero everywhere or not finite.")
     if data.min() < 0:
@@ -94,11 +98,13 @@ def read_series(series: DicomSeries) -> DicomVolume:
     return DicomVolume(data, series.affine, series.acquired_fraction, series, tuple(datasets), tuple(notes))
 
 
-def _read_file(path: Path, series: DicomSeries) -> tuple[Dataset, list[int], NDArray[np.float32], list[str]]:
+def _read_file(
+    path: Path, series: DicomSeries, decoder: Decoder
+) -> tuple[Dataset, list[int], NDArray[np.float32], list[str]]:
     """The header, which slices of the series the file holds, their values (slices, rows, columns), and warnings."""
     header = read_header(path)
     places = [k for k, frame in enumerate(series.frames) if frame.path == path]
-    stored, odd = _decode(path)
+    stored, odd = _decode(path, header, decoder)
     values = _values(path, header, stored, [series.frames[k].number for k in places])
     if series.kind == "mosaic":
         values = _tiles(path, header, values[0])
@@ -108,21 +114,23 @@ def _read_file(path: Path, series: DicomSeries) -> tuple[Dataset, list[int], NDA
     return header, places, values, odd
 
 
-def _decode(path: Path) -> tuple[NDArray[Any], list[str]]:
-    """Stored values (frames, rows, columns) of a file, and what the decoder warns of."""
+def _decode(path: Path, header: Dataset, decoder: Decoder) -> tuple[NDArray[Any], list[str]]:
+    """Stored values (frames, rows, columns) of a file, and what pydicom warns of."""
+    syntax, odd = transfer_syntax(header), []
     try:
-        dataset = pydicom.dcmread(path, force=True)
-        if not getattr(dataset, "file_meta", None):
-            dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            pixels: NDArray[Any] = dataset.pixel_array
+        if syntax.is_encapsulated and syntax != RLELossless:
+            frames = int(header.get("NumberOfFrames") or 1)
+            size = frames * int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+            pixels: NDArray[Any] = decoder.decode(path, 2 * size)
+        else:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                pixels = decode(path)
+            odd = [f"{path.name}: {one_line(Exception(warning.message))}" for warning in caught]
     except Exception as error:  # each decoder raises its own kinds
         raise DicomError(
             path, f"the pixels cannot be decoded: {one_line(error)} The extra monai_d3gm[dicom] brings decoders."
         ) from error
-    odd = [f"{path.name}: {one_line(Exception(warning.message))}" for warning in caught]
     return pixels if pixels.ndim == 3 else pixels[None], odd
 
 

@@ -27,7 +27,6 @@ from monai_d3gm.data.formats.dicom.geometry import (
     stack_affine,
 )
 from monai_d3gm.data.formats.dicom.headers import (
-    MAX_BYTES,
     MULTI_FRAME,
     DicomError,
     ForeignError,
@@ -38,6 +37,7 @@ from monai_d3gm.data.formats.dicom.headers import (
     read_header,
 )
 from monai_d3gm.data.formats.dicom.resolution import acquired_fraction
+from monai_d3gm.files import TooLargeError, check_memory
 
 if TYPE_CHECKING:
     from nibabel.nicom.dicomwrappers import MosaicWrapper
@@ -56,6 +56,8 @@ _VOLUME_KEYS = (
     "InversionTime",
     "FlipAngle",
 )
+_COPIES = 3
+"""Arrays of float32 that a volume takes: the frames, the volume, and what is made of it."""
 _NEAR_ECHO = 0.05
 """Echo times that differ by less than this share may be one that jitters from slice to slice."""
 _NEAR_SPACING = 0.01
@@ -243,6 +245,8 @@ def find_series(
                 refusals.append(Refusal(stray.frame.path, reason))
             try:
                 found += [(kept[0].group, v) for v in _volumes(kept, [one[0] for one, _ in joined], notes)]
+            except TooLargeError as error:
+                refusals += [Refusal(p, str(error)) for p in dict.fromkeys(s.frame.path for s in kept)]
             except Exception as error:  # pydicom converts values when they are asked for
                 reason = error.reason if isinstance(error, DicomError) else f"damaged header: {one_line(error)}"
                 refusals += [Refusal(p, reason) for p in dict.fromkeys(s.frame.path for s in kept)]
@@ -402,7 +406,7 @@ def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
     try:
         slices = [_slice(path, FrameHeader(dataset, number), number, kind) for number in range(count)]
         for item in slices:
-            hash((item.group, item.acquired))
+            hash((item.group, item.acquired, item.series, item.place))
         return slices
     except DicomError:
         raise
@@ -539,8 +543,7 @@ def _describe(volume: list[_Slice], name: str, echo: int, notes: Sequence[str]) 
             odd.append("no slice thickness; 1 mm is taken.")
         elif between and abs(spacing / between - 1) > 0.01 and not odd:
             odd.append(f"SpacingBetweenSlices is {between:.6g} mm, the slices lie {spacing:.6g} mm apart.")
-    if np.prod(shape, dtype=np.int64) * 4 > MAX_BYTES:
-        raise DicomError(name, f"a volume of {shape} voxels; accepted: up to {MAX_BYTES // 4} voxels.")
+    check_memory(name, f"a volume of {shape} voxels", int(np.prod(shape, dtype=np.int64)) * 4 * _COPIES)
     fraction = acquired_fraction(header, shape[:2])
     return DicomSeries(
         name=name,

@@ -87,7 +87,8 @@ def test_what_a_map_says(tmp_path: Path) -> None:
     }
     assert referenced == {d.SOPInstanceUID for d in volume.datasets}
     models = [item.get("ManufacturerModelName") for item in dataset.ContributingEquipmentSequence]
-    assert models == ["Scanner", "monai_d3gm", "highdicom"]
+    assert models[:2] == ["Scanner", "monai_d3gm"]
+    assert models[2:] in ([], ["highdicom"])  # 0.22, for pydicom 2, does not name itself
     assert "0" * 64 in dataset.ContributingEquipmentSequence[1].ContributionDescription
 
 
