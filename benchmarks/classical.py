@@ -48,9 +48,9 @@ from monai_d3gm.transforms.kspace.functional import (
 from monai_d3gm.transforms.kspace.scanner import RandomScanner
 
 METHODS: Mapping[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
-    "L1-wavelet": (l1_wavelet, (0.001, 0.002, 0.004, 0.008, 0.016)),
-    "TV": (total_variation, (0.001, 0.002, 0.004, 0.008, 0.016)),
-    "CG-SENSE": (cg_sense, (0.003, 0.01, 0.03, 0.1)),
+    "L1-wavelet": (l1_wavelet, (0.002, 0.004, 0.008, 0.016)),
+    "TV": (total_variation, (0.002, 0.004, 0.008, 0.016)),
+    "CG-SENSE": (cg_sense, (0.003, 0.01, 0.03)),
 }
 SCANS = (
     ("ds002748/sub-48_T1w.nii.gz", 0.55),
@@ -83,11 +83,13 @@ def main() -> None:
     set_threads()
     result = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"rows": []}
     rows: list[dict[str, Any]] = result["rows"]
-    done = {tuple(row["condition"].items()) for row in rows}
+    done = {(*row["condition"].items(), row["method"]) for row in rows}
     conditions = _simulated if arguments.command == "tune" else _real
     for condition, load in tqdm(list(conditions(arguments))):
-        if tuple(condition.items()) not in done:
-            rows += _reconstruct(condition, load(), arguments.methods)
+        left = [name for name in arguments.methods if (*condition.items(), name) not in done]
+        if left:
+            known = (*condition.items(), "zero-filled") in done
+            rows += _reconstruct(condition, load(), left)[1 if known else 0 :]
             summary = (_weights if arguments.command == "tune" else _summary)(rows)
             write_result(arguments.output, {**about_run(), "protocol": __doc__, "summary": summary, "rows": rows})
     print(json.dumps((_weights if arguments.command == "tune" else _summary)(rows), indent=1))
@@ -195,14 +197,14 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By slice and acceleration the foreground figures of each method with the default and the oracle weight."""
     found: dict[str, Any] = {}
     places = dict.fromkeys((row["condition"]["slice"], row["condition"]["acceleration"]) for row in rows)
-    for name, acceleration in places:
+    for place in places:
+        name, acceleration = place
         table: dict[str, Any] = {}
         for method in ("zero-filled", *METHODS):
             part = [
                 row
                 for row in rows
-                if row["method"] == method
-                and (row["condition"]["slice"], row["condition"]["acceleration"]) == (name, acceleration)
+                if row["method"] == method and (row["condition"]["slice"], row["condition"]["acceleration"]) == place
             ]
             if not part:
                 continue
@@ -214,7 +216,10 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             usual = WEIGHTS[METHODS[method][0].__name__][1]
             table[f"{method}, oracle weight {best}"] = means[best]
             table[f"{method}, tuned weight {usual}"] = means.get(usual)
-        found[f"{name}, {acceleration:g}x, {len({str(r['condition']) for r in part})} masks"] = table
+        masks = {
+            str(r["condition"]) for r in rows if (r["condition"]["slice"], r["condition"]["acceleration"]) == place
+        }
+        found[f"{name}, {acceleration:g}x, {len(masks)} masks"] = table
     return found
 
 

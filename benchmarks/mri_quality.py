@@ -68,9 +68,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "one evaluation": {"steps": 1, "consistency": False},
     "one evaluation, projected": {"steps": 1},
     "mean path": {"steps": 5, "temperature": 0.0},
-    "5 evaluations": {"steps": 5},
-    "mean of 8, 5 evaluations": {"steps": 5, "num_samples": 8},
-    "mean of 8, 100 evaluations": {"steps": 100, "num_samples": 8},
+    "5 evaluations": {"steps": 5, "temperature": 1.0},
+    "mean of 8, 5 evaluations": {"steps": 5, "temperature": 1.0, "num_samples": 8},
+    "mean of 8, 100 evaluations": {"steps": 100, "temperature": 1.0, "num_samples": 8},
 }
 
 
@@ -231,7 +231,9 @@ def _print(rows: list[dict[str, Any]], compared: tuple[str, ...], markdown: bool
     contrasts = sorted({row["contrast"] for row in rows}, key=lambda name: ["T1w", "T2W", "FLAIR"].index(name))
     regressions = [method for method in methods if method.endswith(", projected") and ":" not in method]
     others = [*(method for method in compared if method in methods), *regressions]
-    judged = [m for m in methods if re.search(r": (one evaluation, projected|mean of \d+, \d+ evaluations)$", m)]
+    judged = [
+        m for m in methods if re.search(r": (one evaluation, projected|mean path|mean of \d+, \d+ evaluations)$", m)
+    ]
     for condition in sorted({row["condition"] for row in rows}):
         chosen = {c: [r for r in rows if r["condition"] == condition and r["contrast"] == c] for c in contrasts}
         about = {}
@@ -248,15 +250,16 @@ def _print(rows: list[dict[str, Any]], compared: tuple[str, ...], markdown: bool
 
         table: list[dict[str, object]] = []
         for method in (m for m in methods if not m.endswith(", the first sample")):
-            whole = {about[c]: figures(method, c, "whole") for c in contrasts}
-            table.append({"method": method, **whole, "T1w, foreground": figures(method, "T1w", "foreground")})
+            inside = {f"{about[c]}, foreground": figures(method, c, "foreground") for c in contrasts}
+            whole = {f"{c}, whole image": figures(method, c, "whole") for c in contrasts}
+            table.append({"method": method, **inside, **whole})
         print(f"\n{condition:g}x, PSNR (dB) / SSIM:\n\n{format_table(table, markdown=markdown)}")
         table = []
         for method, other in itertools.product(judged, others):
             for measure, digits in (("psnr", 2), ("ssim", 3)):
-                line: dict[str, object] = {f"{condition:g}x": f"{measure.upper()}: {method}, less {other}"}
+                line: dict[str, object] = {f"{condition:g}x, foreground": f"{measure.upper()}: {method}, less {other}"}
                 for contrast, part in chosen.items():
-                    key = f"{measure}/slice/whole"
+                    key = f"{measure}/slice/foreground"
                     gain = paired_difference(_values(part, method, key), _values(part, other, key))
                     line[contrast] = gain.format(digits)
                 table.append(line)

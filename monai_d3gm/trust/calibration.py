@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import atomic_path, load_json
 from monai_d3gm.metrics import foreground_mask
 from monai_d3gm.sde import Sampler
 from monai_d3gm.trust.conformal import (
@@ -182,12 +182,12 @@ class Calibration:
             CalibrationError: the file cannot be read, or is no such calibration.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = load_json(path)
             conditions = tuple(
                 CalibrationCondition(
                     _with_every_option(condition["parameters"]),
                     {name: _contrast(entry) for name, entry in condition["contrasts"].items()},
-                    condition["residual"],
+                    None if condition["residual"] is None else _number("residual", condition["residual"]),
                 )
                 for condition in content["conditions"]
             )
@@ -202,7 +202,34 @@ class Calibration:
 
 def _contrast(entry: Mapping[str, Any]) -> ContrastCalibration:
     bounds = {name: Bound(**bound) for name, bound in entry["bounds"].items()}
-    return ContrastCalibration(Interval(**entry["interval"]), dict(entry["leave_one_out"]), bounds)
+    if unknown := bounds.keys() - BOUNDED.keys():
+        raise ValueError(f"bounds on {', '.join(sorted(unknown))}; accepted: {', '.join(BOUNDED)}")
+    for bound in bounds.values():
+        _number("margin", bound.margin, least=-math.inf)
+        _fitted(bound, "subjects", "slices")
+    interval = Interval(**entry["interval"])
+    for name in ("q", "s0"):
+        _number(name, getattr(interval, name))
+    _fitted(interval, "subjects", "pixels")
+    left_out = {str(name): _number("leave_one_out", value, most=1) for name, value in entry["leave_one_out"].items()}
+    return ContrastCalibration(interval, left_out, bounds)
+
+
+def _fitted(fit: Interval | Bound, *counts: str) -> None:
+    """Check the coverage and the counts of a fit."""
+    _number("coverage", fit.coverage, most=1)
+    for name in counts:
+        if _number(name, getattr(fit, name), least=1) % 1:
+            raise ValueError(f"{name} is {getattr(fit, name)}; accepted: a whole number")
+
+
+def _number(name: str, value: Any, least: float = 0.0, most: float = math.inf) -> float:
+    """A finite number in a range, checked."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; accepted: a finite number")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; accepted: {least:g} to {most:g}")
+    return value
 
 
 def _with_every_option(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,8 +346,11 @@ def _condition_of(
     """The condition that holds for an input, and what to warn of; measured data may be held to simulated ones."""
     known = parameters_of_input(source, parameters)
     wider: list[str] = []
+    if (coils := known.get("coils", 1)) != 1:
+        known["coils"], wider = _calibrated_coils(coils, calibration)
     if isinstance(acceleration := known.get("acceleration"), int | float):
-        known["acceleration"], wider = _calibrated_acceleration(float(acceleration), calibration)
+        known["acceleration"], above = _calibrated_acceleration(float(acceleration), calibration)
+        wider = [*wider, *above]
     condition, reasons = calibration.find(weights, known)
     if condition is None and not source.simulated:
         condition, reasons = calibration.find(weights, known | {"simulated": True})
@@ -344,6 +374,13 @@ def _calibrated_acceleration(acceleration: float, calibration: Calibration) -> t
         return acceleration, []
     above = next(value for value in stated if value > acceleration)
     return above, [f"the intervals are those of acceleration {above:g}, wider than {acceleration:.3g} needs"]
+
+
+def _calibrated_coils(coils: int, calibration: Calibration) -> tuple[int, list[str]]:
+    """The calibrated number of coils, above one, that is nearest to an input's; its own where there is none."""
+    stated = {int(c.parameters.get("coils", 1)) for c in calibration.conditions} - {1}
+    nearest = min(stated, key=lambda value: abs(value - coils), default=coils)
+    return nearest, [] if nearest == coils else [f"the intervals were calibrated with {nearest} coils, not {coils}"]
 
 
 def spread_of(volume: RestoredVolume) -> NDArray[np.float32]:

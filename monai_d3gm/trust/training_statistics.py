@@ -14,13 +14,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import atomic_path, load_json
 from monai_d3gm.metrics import foreground_mask, radial_power_spectrum
 
 __all__ = [
@@ -205,13 +204,14 @@ class TrainingStatistics:
 
         Example:
             >>> import tempfile
+            >>> from pathlib import Path
             >>> path = Path(tempfile.mkdtemp()) / "training_statistics.json"
             >>> TrainingStatistics.fit({"a": {"snr": 10.0}}).save(path)
             >>> TrainingStatistics.load(path).volumes
             ('a',)
         """
         try:
-            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            content: dict[str, Any] = load_json(path)
             quantiles = {name: tuple(float(q) for q in values) for name, values in content["quantiles"].items()}
             volumes = tuple(str(volume) for volume in content["volumes"])
         except OSError as error:
@@ -222,9 +222,17 @@ class TrainingStatistics:
             raise TrainingStatisticsError(
                 f"{path}: not training statistics: {' '.join(str(error).split())}."
             ) from error
-        unknown = [name for name, values in quantiles.items() if name not in STATISTICS or len(values) != len(LEVELS)]
+        unknown = [
+            name
+            for name, values in quantiles.items()
+            if name not in STATISTICS
+            or len(values) != len(LEVELS)
+            or not all(map(math.isfinite, values))
+            or sorted(values) != list(values)
+        ]
         if unknown:
             raise TrainingStatisticsError(
-                f"{path}: not training statistics: its entry {unknown[0]} is none of the statistics."
+                f"{path}: not training statistics: its entry {unknown[0]} is none of the statistics, or not "
+                f"{len(LEVELS)} rising numbers."
             )
         return cls(quantiles, volumes)

@@ -189,8 +189,7 @@ def test_monai_finds_its_properties(configs: tuple[str, ...], mri_sr: Path) -> N
 
 def test_monai_loads_the_network_with_its_weights(mri_sr: Path) -> None:
     with logging_kept(), pytest.warns(UserWarning, match="parsing config_file"):
-        options = {"workflow_type": "inference", "key_in_ckpt": "model", "device": "cpu"}
-        network = load("mri_sr", bundle_dir=mri_sr.parent, **options)
+        network = load("mri_sr", bundle_dir=mri_sr.parent, workflow_type="inference", device="cpu")
     stored = read_checkpoint(mri_sr / "models" / "model.pt")["model"]
     assert all(torch.equal(value, stored[key]) for key, value in network.state_dict().items())
 

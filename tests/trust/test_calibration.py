@@ -204,6 +204,15 @@ def test_between_two_calibrated_accelerations_the_higher_one_counts(calibration:
     assert calibrated(restored(), both, WEIGHTS, PARAMETERS | {"acceleration": 12}).half_width is None
 
 
+def test_several_coils_take_the_nearest_calibrated_number(calibration: Calibration) -> None:
+    (only,) = calibration.conditions
+    eight = replace(only, parameters={**only.parameters, "coils": 8})
+    both = replace(calibration, conditions=(only, eight))
+    for coils, words in ((1, []), (8, []), (5, ["the intervals were calibrated with 8 coils, not 5"])):
+        found = calibrated(restored(coils=coils), both, WEIGHTS, PARAMETERS)
+        assert found.half_width is not None and [w for w in found.warnings if "coils" in w] == words
+
+
 def test_measured_data_are_held_to_what_they_are(calibration: Calibration) -> None:
     """k-space that was undersampled by the scanner has an acceleration of its own; so has data of several coils."""
     measured = {"format": FORMATS["fastmri"], "simulated": False}
@@ -236,6 +245,35 @@ def test_a_file_holds_all_and_damaged_ones_are_refused(calibration: Calibration,
             Calibration.load(path)
     with pytest.raises(CalibrationError, match="cannot be read"):
         Calibration.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "words"),
+    [
+        ("q", float("nan"), "NaN is no JSON number"),
+        ("q", -1.0, "q is -1.0; accepted: 0 to inf"),
+        ("s0", "much", "s0 is 'much'; accepted: a finite number"),
+        ("coverage", 1.5, "coverage is 1.5; accepted: 0 to 1"),
+        ("subjects", 2.5, "subjects is 2.5; accepted: a whole number"),
+        ("pixels", True, "pixels is True"),
+    ],
+)
+def test_entries_out_of_range_are_refused(
+    entry: str, value: object, words: str, calibration: Calibration, tmp_path: Path
+) -> None:
+    path = tmp_path / "calibration.json"
+    calibration.save(path)
+    content = json.loads(path.read_text())
+    next(iter(content["conditions"][0]["contrasts"].values()))["interval"][entry] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(CalibrationError, match=f"calibration.json: not a calibration: {words}"):
+        Calibration.load(path)
+
+
+def test_json_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text("[" * 200_000)
+    with pytest.raises(CalibrationError, match="nested too deeply"):
+        Calibration.load(tmp_path / "calibration.json")
 
 
 @pytest.mark.parametrize(
