@@ -31,7 +31,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-autodoc_mock_imports = ["fastapi", "monailabel", "requests_toolbelt", "uvicorn"]  # of the extra "label"
+# of the extra "label"
+autodoc_mock_imports = ["fastapi", "fastapi_offline", "jwt", "monailabel", "requests_toolbelt", "starlette", "uvicorn"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

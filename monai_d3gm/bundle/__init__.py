@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from monai_d3gm.bundle.command_line import check_argument, check_command_line
-from monai_d3gm.bundle.errors import BundleError, explain, is_refusal, root_cause
-from monai_d3gm.bundle.find import EVALUATION, INFERENCE, find_bundle_root, read_config, read_json
+from monai_d3gm.bundle.errors import BundleError, did_you_mean, explain, is_refusal, root_cause
+from monai_d3gm.bundle.find import EVALUATION, INFERENCE, find_bundle_root, find_bundles, read_config, read_json
 from monai_d3gm.bundle.run import accepted_kinds, make_workflow, prepare, run_workflow
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "accepted_kinds",
     "check_argument",
     "check_command_line",
+    "did_you_mean",
     "explain",
     "find_bundle_root",
+    "find_bundles",
     "is_refusal",
     "make_workflow",
     "prepare",

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import json
 import pydoc
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from monai_d3gm.bundle.errors import BundleError, is_refusal, root_cause
+from monai_d3gm.bundle.errors import BundleError, did_you_mean, is_refusal, root_cause
 
 __all__ = ["check_argument", "check_command_line", "command_line_options"]
 
@@ -52,9 +51,7 @@ def check_command_line() -> None:
     for key, values in options.items():
         first = re.split("::|#", key)[0]
         if first not in known and key not in _run_parameters():
-            near = difflib.get_close_matches(first, known, n=3)
-            hint = f"did you mean {' or '.join('--' + name for name in near)}?" if near else "see docs/README.md."
-            raise BundleError(f"unknown key --{key}; {hint}")
+            raise BundleError(f"unknown key --{key}; {did_you_mean(first, known, prefix='--')}")
         check_argument(config, key)
         if len(values) == 1:
             _check_kind(key, values[0], config.get(key))
@@ -85,9 +82,7 @@ def check_argument(config: Mapping[str, Any], key: str) -> None:
         return
     arguments = inspect.signature(target).parameters
     if name not in arguments and all(each.kind is not each.VAR_KEYWORD for each in arguments.values()):
-        near = difflib.get_close_matches(name, arguments, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(arguments)}."
-        raise BundleError(f"unknown key {key}; {hint}")
+        raise BundleError(f"unknown key {key}; {did_you_mean(name, arguments)}")
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BundleError", "explain", "is_refusal", "root_cause"]
+__all__ = ["BundleError", "did_you_mean", "explain", "is_refusal", "root_cause"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+DEBUG_VARIABLE = "D3GM_DEBUG"
+"""The environment variable that keeps the traceback of what was not foreseen."""
+
+
 class BundleError(ValueError):
     """A bundle cannot be found, or is given a key that it does not have."""
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a message on a name that is not known: those that are like it, or else all.
+
+    >>> did_you_mean("sed", ["seed", "device"], prefix="--")
+    'did you mean --seed?'
+    >>> did_you_mean("x", ["seed", "device"])
+    'accepted: device, seed.'
+    """
+    names = sorted(known)
+    if near := difflib.get_close_matches(name, names, n=3):
+        return f"did you mean {' or '.join(prefix + each for each in near)}?"
+    return f"accepted: {', '.join(prefix + each for each in names)}."
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -43,7 +64,9 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """An error as one line; where it is neither a refusal nor the system's, it is a bug: its traceback is printed.
+    """An error as one line; where it is neither a refusal nor the system's, its kind is named.
+
+    The traceback of such a bug is printed where the environment variable ``D3GM_DEBUG`` is set, as by ``--debug``.
 
     >>> explain(FileNotFoundError("no such file"))
     'no such file'
@@ -52,5 +75,6 @@ def explain(error: Exception) -> str:
     text = " ".join(str(cause).split())
     if is_refusal(cause) or isinstance(cause, OSError):
         return text
-    traceback.print_exception(error)
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
     return f"{type(cause).__name__}: {text}"

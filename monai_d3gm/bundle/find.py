@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_d3gm.bundle.command_line import command_line_options
-from monai_d3gm.bundle.errors import BundleError
+from monai_d3gm.bundle.errors import BundleError, did_you_mean
+from monai_d3gm.files import load_json
 
-__all__ = ["EVALUATION", "INFERENCE", "find_bundle_root", "read_config", "read_json"]
+__all__ = ["EVALUATION", "INFERENCE", "find_bundle_root", "find_bundles", "read_config", "read_json"]
 
 INFERENCE = ("inference.json",)
 """The config files of a restoration."""
@@ -53,7 +53,21 @@ def find_bundle_root(name: str | PathLike[str]) -> str:
         if (place / _CONFIG).is_file():
             return str(place)
     searched = ", ".join(str(place) for place in dict.fromkeys(places))
-    raise BundleError(f"no bundle {str(name)!r}: none of {searched} has a file {_CONFIG}.")
+    hint = did_you_mean(str(name), find_bundles())
+    raise BundleError(f"no bundle {str(name)!r}: none of {searched} has a file {_CONFIG}; {hint}")
+
+
+def find_bundles() -> dict[str, Path]:
+    """The bundles that `find_bundle_root` finds by name alone, name -> folder, by name.
+
+    >>> sorted({"mri_recon", "mri_sr", "derain", "dehaze"} - set(find_bundles()))
+    []
+    """
+    found: dict[str, Path] = {}
+    for base in (Path.cwd(), _PACKAGE.parent, _PACKAGE):
+        for file in (base / "bundles").glob(f"*/{_CONFIG}"):
+            found.setdefault(file.parents[1].name, file.parents[1])
+    return dict(sorted(found.items()))
 
 
 def read_config(root: Path, configs: Sequence[str]) -> dict[str, Any]:
@@ -81,7 +95,7 @@ def read_json(file: Path) -> dict[str, Any]:
         BundleError: it is missing, or no JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json(file)
     except (OSError, ValueError) as error:
         raise BundleError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -57,12 +57,17 @@ def _sha256(file: Path) -> str:
 
 
 def accepted_kinds(root: Path, configs: Sequence[str]) -> tuple[str, ...]:
-    """The names of the formats that a bundle's data set takes: all, where it does not say."""
+    """The names of the formats that a bundle's data set takes: all, where it does not say.
+
+    Only a data set of this package is looked up: nothing that a configuration names is imported here.
+    """
     from monai_d3gm.data.formats.base import Format
     from monai_d3gm.data.formats.registry import names_of
 
     dataset = read_config(root, configs).get("dataset", {})
-    return names_of(getattr(pydoc.locate(dataset.get("_target_", "")), "formats", Format))
+    target = dataset.get("_target_", "") if isinstance(dataset, dict) else ""
+    known = pydoc.locate(target) if str(target).startswith("monai_d3gm.") else None
+    return names_of(getattr(known, "formats", Format))
 
 
 def make_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any]) -> ConfigWorkflow:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
     from monai_d3gm.trust.calibration import CalibrationCondition
 
-_REPEATED: dict[str, type] = {"acceleration": float, "factor": int}
+_REPEATED: dict[str, type] = {"acceleration": float, "factor": int, "coils": int}
 
 
 def add_parser(commands: Commands) -> None:
@@ -25,11 +25,12 @@ def add_parser(commands: Commands) -> None:
         help="fit intervals on subjects with known truth",
         description=calibrate.__doc__,
         conflict_handler="resolve",
+        add_help=False,
     )
     parser.set_defaults(command=calibrate)
     add_bundle(parser)
     parser.add_argument("input", metavar="INPUT", nargs="+", help="files or folders of files that the bundle reads")
-    add_options(parser)
+    add_options(parser, EVALUATION)
     for name, kind in _REPEATED.items():
         parser.add_argument(
             f"--{name}",

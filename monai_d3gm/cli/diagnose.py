@@ -21,7 +21,9 @@ _OUTPUTS = ("diagnosis.json", "trajectories.png")
 
 def add_parser(commands: Commands) -> None:
     """Add ``diagnose`` to the commands."""
-    parser = commands.add_parser("diagnose", help="measure processes on pairs of images", description=diagnose.__doc__)
+    parser = commands.add_parser(
+        "diagnose", help="measure processes on pairs of images", description=diagnose.__doc__, add_help=False
+    )
     parser.set_defaults(command=diagnose)
     add_bundle(parser)
     parser.add_argument("input", metavar="INPUT", help="a file or a folder of files that the bundle reads, with truth")
@@ -36,7 +38,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--weights", help="a checkpoint of the bundle's network, in place of its own")
     parser.add_argument("--score-bound", type=float, default=1.0, help="C of the paper's Eq. 5; 1 if not given")
     parser.add_argument("--tolerance", type=float, default=2e-5, help="of the calibration of tau; 2e-5 if not given")
-    add_options(parser)
+    add_options(parser, EVALUATION)
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
 
 

@@ -30,14 +30,16 @@ _REPORT = "metrics.json"
 
 def add_parser(commands: Commands) -> None:
     """Add ``evaluate`` to the commands."""
-    parser = commands.add_parser("evaluate", help="take figures on data with known truth", description=evaluate.__doc__)
+    parser = commands.add_parser(
+        "evaluate", help="take figures on data with known truth", description=evaluate.__doc__, add_help=False
+    )
     parser.set_defaults(command=evaluate)
     add_bundle(parser)
     parser.add_argument("input", metavar="INPUT", help="a file or a folder of files that the bundle reads")
     parser.add_argument(
         "output", metavar="OUTPUT", nargs="?", help="folder for metrics.json; without it nothing is written"
     )
-    add_options(parser)
+    add_options(parser, EVALUATION)
     parser.add_argument("--overwrite", action="store_true", help="replace a metrics.json that is there")
     parser.add_argument("--json", action="store_true", help="print metrics.json on stdout, and the tables on stderr")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from monai_d3gm.cli.options import add_bundle
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
+_NAMES, _WIDTH = 18, 110
 _DEFAULTS = ("num_inference_steps", "num_samples", "fidelity", "seed")
 
 
@@ -31,9 +33,8 @@ def info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2, default=str))
         return 0
-    width = max(len(name) for name in facts)
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):<{width}}  {_one_line(value)}")
+        print(_paragraph(name.replace("_", " "), value))
     return 0
 
 
@@ -67,24 +68,42 @@ def _facts(root: Path) -> dict[str, Any]:
 
 
 def _calibration(content: Mapping[str, Any], weights: str) -> Any:
-    """For each set of parameters the contrasts, each with its coverage and number of subjects."""
+    """For each set of parameters, by what sets it apart, the contrasts with their coverage and number of subjects."""
     if content.get("weights") != weights:
         return "of other weights"
-    return [
-        {
-            **condition["parameters"],
-            "contrasts": {
-                name: {key: entry["interval"][key] for key in ("coverage", "subjects")}
-                for name, entry in condition["contrasts"].items()
-            },
+    conditions = [condition["parameters"] for condition in content["conditions"]]
+    varied = [name for name in conditions[0] if len({json.dumps(each.get(name)) for each in conditions}) > 1]
+    return {
+        ", ".join(f"{name} {parameters.get(name)}" for name in varied) or "one setting": {
+            name: {key: entry["interval"][key] for key in ("coverage", "subjects")}
+            for name, entry in condition["contrasts"].items()
         }
-        for condition in content["conditions"]
-    ]
+        for parameters, condition in zip(conditions, content["conditions"], strict=True)
+    }
 
 
 def _training_statistics(content: Mapping[str, Any], _: str) -> Any:
     """The volumes of the training and the statistics that inputs are compared by."""
     return {"volumes": len(content["volumes"]), "statistics": list(content["quantiles"])}
+
+
+def _paragraph(name: str, value: Any) -> str:
+    """A fact under its name: a line for each entry of a dict or a list, wrapped."""
+    entries = [f"{key} {_one_line(item)}" for key, item in value.items()] if isinstance(value, dict) else [value]
+    entries = value if isinstance(value, list) else entries
+    margin = " " * (_NAMES + 2)
+    wrapped = [
+        textwrap.fill(
+            _one_line(entry),
+            _WIDTH,
+            initial_indent=margin,
+            subsequent_indent=f"{margin}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for entry in entries or ["none"]
+    ]
+    return f"{name:<{_NAMES}}  " + "\n".join(wrapped).lstrip()
 
 
 def _one_line(value: Any) -> str:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_d3gm.bundle import BundleError, check_argument, is_refusal, read_config, root_cause
+from monai_d3gm.bundle import (
+    BundleError,
+    check_argument,
+    find_bundle_root,
+    is_refusal,
+    read_config,
+    read_json,
+    root_cause,
+)
+from monai_d3gm.files import printable
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -43,7 +53,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("sampler", "sampler", {"action": "append", "help": "NAME=VALUE, any option of the sampler; may be repeated"}),
     ("seed", "seed", {"type": int, "help": "of masks, simulation and sampling"}),
-    ("device", "device", {"help": "where the network runs: cpu, cuda, cuda:1, ..."}),
+    ("device", "device", {"help": "where the network runs: cpu, cuda, cuda:1, ...; the first GPU if there is one"}),
     ("roi", "roi_size", {"type": int, "help": "extent of the tiles in which the network is evaluated"}),
     ("batch", "batch_size", {"type": int, "help": "images that go through the network at once"}),
     ("slices", "slices", {"type": _slices, "help": "'all', or how many of each volume, evenly spaced"}),
@@ -51,8 +61,10 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mask", "mask", {"choices": MASKS, "help": f"sampling pattern: {', '.join(MASKS)}"}),
     ("axis", "axis", {"choices": AXES, "help": f"undersampled axis: {' or '.join(AXES)}"}),
     ("snr", "snr", {"type": float, "help": "signal to noise of simulated k-space"}),
+    ("coils", "coils", {"type": int, "help": "coils of simulated k-space"}),
     ("noise-std", "noise_std", {"type": float, "help": "noise of the measurement, in the file's units"}),
     ("maps", "maps", {"help": "coil sensitivity maps for the inputs: .npy, .h5 or BART's .cfl"}),
+    ("measurement", "measurement", {"help": "which measurement of raw data that hold several, by name"}),
     ("factor", "factor", {"type": int, "help": "how many times finer the voxels become"}),
     ("plane", "plane", {"choices": PLANES, "help": f"where they do, within slices or across: {' or '.join(PLANES)}"}),
     ("degradation", "degradation", {"help": "how resolution is or was lost: truncation, blocks or kernel"}),
@@ -70,18 +82,73 @@ _SWITCHES = (
     ("synthetic", "synthetic", True, "put weather on clean photographs first, and compare with them"),
     ("all-baselines", "all_baselines", True, "make all classical reconstructions, not L1-wavelet alone"),
     ("no-baseline", "baseline", False, "make no other baselines than the degraded input"),
-    ("no-progress", "progress", False, "show no progress bars"),
+    ("no-progress", "progress", False, "show no progress bar"),
 )
 _FLAGS = {str(key): f"--{flag}" for flag, key, *_ in (*_OPTIONS, *_SWITCHES)}
 
 
+# an example of each of these, where a bundle has the key
+_EXAMPLES = {
+    "acceleration": "--acceleration 8 --samples 8",
+    "factor": "--factor 2 --plane through",
+    "synthetic": "--synthetic",
+    "num_inference_steps": "--device cuda --batch 16",
+}
+
+
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """Add the argument BUNDLE."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder, or its name, such as mri_recon")
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="a bundle's folder, or its name, such as mri_recon; d3gm list names all"
+    )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that set keys of a bundle's config; one that is not given leaves its key as the bundle has it."""
+class _BundleHelp(argparse.Action):
+    """``--help``; after BUNDLE, with the options of that bundle alone and their defaults."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, configs: Sequence[str]) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="this text; after BUNDLE, for that bundle")
+        self.configs = configs
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if (name := getattr(namespace, "bundle", None)) is not None:
+            root = Path(find_bundle_root(name))
+            config: dict[str, Any] = {}
+            for name_of_file in self.configs:  # without MONAI, which takes seconds to import
+                config |= read_json(root / "configs" / name_of_file)
+            for action in parser._actions:
+                if action.dest in _FLAGS:
+                    known = _component(action.dest) in config
+                    action.help = _with_default(action, config) if known else argparse.SUPPRESS
+            others = [str(a.metavar) for a in parser._actions if not a.option_strings and a.dest != "bundle"]
+            command = " ".join([parser.prog, name, *others])
+            lines = [command, *(f"{command} {text}" for key, text in _EXAMPLES.items() if key in config)]
+            parser.epilog = "examples:\n  " + "\n  ".join(lines)
+            parser.formatter_class = argparse.RawDescriptionHelpFormatter
+            parser.description = inspect.cleandoc(parser.description or "")
+        parser.print_help()
+        parser.exit()
+
+
+def _with_default(action: argparse.Action, config: Mapping[str, Any]) -> str:
+    """The help of an option with the bundle's default; an expression of the config is none that a reader can use."""
+    component, _, argument = action.dest.partition("::")
+    value = config[component].get(argument) if argument else config[component]
+    if isinstance(value, bool | dict) or value is None or str(value).startswith(("$", "@")):
+        return str(action.help)
+    return f"{action.help} (default: {value})".replace("%", "%%")
+
+
+def add_options(parser: argparse.ArgumentParser, configs: Sequence[str]) -> None:
+    """Add the options that set keys of a bundle's config; one that is not given leaves its key as the bundle has it.
+
+    Args:
+        parser: of a command with the argument BUNDLE, made with ``add_help=False``.
+        configs: names of the config files that have the keys and their defaults.
+    """
+    parser.add_argument("-h", "--help", action=_BundleHelp, configs=configs)
     group = parser.add_argument_group("options of the bundle")
     for flag, key, arguments in _OPTIONS:
         metavar = flag.replace("-", "_").upper()
@@ -158,4 +225,4 @@ def before_anything() -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """Print the line on stderr that an error ends in."""
-    print(f"d3gm: error: {text}", file=sys.stderr)
+    print(f"d3gm: error: {printable(text)}", file=sys.stderr)

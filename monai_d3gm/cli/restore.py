@@ -6,13 +6,12 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
-
-from tqdm import tqdm
 
 from monai_d3gm.bundle import (
     INFERENCE,
@@ -21,12 +20,14 @@ from monai_d3gm.bundle import (
     explain,
     find_bundle_root,
     prepare,
-    read_config,
+    read_json,
     run_workflow,
 )
+from monai_d3gm.cli.dicomweb import restore_from_server
 from monai_d3gm.cli.options import add_bundle, add_options, before_anything, given_options, print_error
 from monai_d3gm.cli.shards import Shard
 from monai_d3gm.cli.summary import Outcome, Status, as_text, failures, summarise
+from monai_d3gm.files import OutputError, printable
 
 if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
@@ -36,12 +37,26 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     """Add ``restore`` to the commands."""
-    parser = commands.add_parser("restore", help="restore a file, a series or a tree", description=restore.__doc__)
+    parser = commands.add_parser(
+        "restore", help="restore a file, a series or a tree", description=restore.__doc__, add_help=False
+    )
     parser.set_defaults(command=restore)
     add_bundle(parser)
-    parser.add_argument("input", metavar="INPUT", help="a file, or a folder that is searched with all below it")
-    parser.add_argument("output", metavar="OUTPUT", help="folder for the results, in the folders of the inputs")
-    add_options(parser)
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a file, a folder that is searched with all below it, or a query of a DICOMweb server, "
+        "dicomweb+http://HOST/PATH?StudyInstanceUID=UID",
+    )
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        nargs="?",
+        help="folder for the results, in the folders of the inputs; left out, results go back to the DICOMweb server",
+    )
+    add_options(parser, INFERENCE)
+    parser.add_argument("--quick", action="store_true", help="one evaluation of the network for each image, no samples")
+    parser.add_argument("--verbose", action="store_true", help="print a table of all figures for each input")
     parser.add_argument("--overwrite", action="store_true", help="replace results that another run made")
     parser.add_argument("--dry-run", action="store_true", help="say what would be restored, and write nothing")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout, all else on stderr")
@@ -52,12 +67,19 @@ def restore(arguments: argparse.Namespace) -> int:
 
     Files are told apart by their content. One that cannot be restored is named at the end, and the others are
     restored all the same. The same command resumes a run that was interrupted. Processes that torchrun starts
-    share the inputs. Options left out are as the bundle has them. The exit status is 0 if nothing failed, 1 if
-    something did, and 2 if the command was refused.
+    share the inputs. What a query of a DICOMweb server selects is retrieved, restored, and stored there. Options left
+    out are as the bundle has them. The exit status is 0 if nothing failed, 1 if something did, and 2 if the command
+    was refused.
     """
+    if arguments.input.startswith("dicomweb+"):
+        return restore_from_server(arguments, restore)
+    if arguments.output is None:
+        raise BundleError("OUTPUT is missing; accepted: a folder for the results.")
     shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()
     settings = given_options(arguments, root, INFERENCE)
+    if arguments.quick:
+        settings = _quick(settings)
     source, output = Path(arguments.input).absolute(), Path(arguments.output).absolute()
     if source.is_dir() and source.resolve() == output.resolve():
         raise BundleError(f"OUTPUT is the folder INPUT, {source}: results would be taken for inputs; choose another.")
@@ -83,29 +105,78 @@ def restore(arguments: argparse.Namespace) -> int:
         settings=settings,
         origin=origin,
         dry=arguments.dry_run,
+        verbose=arguments.verbose,
         text=sys.stderr if arguments.json else sys.stdout,
     )
     try:
-        shown = run.progress and shard.first
-        restored = [run.restore(unit) for unit in tqdm(shard.part(units), "inputs", unit="input", disable=not shown)]
-        gathered = shard.gather([asdict(outcome) for outcome in restored])
+        # the first process keeps other runs out until all processes of this one are done
+        with contextlib.ExitStack() as stack:
+            if shard.first and not run.dry:
+                with before_anything():
+                    stack.enter_context(results.lock())
+            shard.wait_for_first()
+            return _restore_all(run, shard, units, problems, as_json=arguments.json)
     except KeyboardInterrupt:
         print_error("interrupted; the same command resumes from here.")
         return 130
+
+
+def _restore_all(
+    run: _Run, shard: Shard, units: Sequence[InputUnit], problems: Sequence[Problem], as_json: bool
+) -> int:
+    """Restore this process's part of the units; the first process says what became of all, and the exit status."""
+    with _each_once():
+        restored = [run.restore(unit) for unit in shard.part(units)]
+    gathered = shard.gather([asdict(outcome) for outcome in restored])
     if not shard.first:
         return 0
-    outcomes = [run.pass_over(problem, "failed" if problem in failed else "skipped") for problem in problems]
+    outcomes = [run.pass_over(problem) for problem in problems]
     outcomes += [Outcome(**outcome) for part in gathered for outcome in part]
     outcomes.sort(key=lambda outcome: outcome.input)
-    summary = summarise(outcomes, {"bundle": root.name, **run.origin})
-    if not run.dry:
-        results.write_summary(summary)
+    summary = summarise(outcomes, {"bundle": run.root.name, **run.origin})
     print(as_text(outcomes), file=run.text)
-    if arguments.json:
+    if not run.dry:
+        print(f"Results: {run.results.folder}", file=run.text)
+    if as_json:
         print(json.dumps(summary, indent=2))
     if text := failures(outcomes):
         print_error(text)
+    if not run.dry:
+        run.results.write_summary(summary)
     return 1 if text else 0
+
+
+def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for one evaluation, at t = 1, where the estimate is the most faithful."""
+    quick = {"num_inference_steps": 1, "num_samples": 1, "fidelity": 1.0}
+    if set(quick) & set(settings):
+        raise BundleError("--quick sets steps, samples and fidelity; accepted: --quick, or these.")
+    return {**settings, **quick}
+
+
+@contextlib.contextmanager
+def _each_once() -> Iterator[None]:
+    """Let each of the package's warnings through once, for the first input that it is of."""
+    seen: set[str] = set()
+
+    def first(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        text = record.getMessage()
+        if record.msg == "%s: %s" and isinstance(record.args, tuple):  # an input's name, and what it is warned of
+            text = str(record.args[-1])
+        new = text not in seen
+        seen.add(text)
+        return new
+
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("monai_d3gm.")]
+    for logger in loggers:
+        logger.addFilter(first)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(first)
 
 
 @dataclass(frozen=True)
@@ -119,7 +190,8 @@ class _Run:
         settings: keys of the config that the command line sets.
         origin: what makes the results, but for the input.
         dry: restore nothing.
-        text: where tables are printed.
+        verbose: print tables.
+        text: where lines and tables are printed.
     """
 
     root: Path
@@ -128,22 +200,18 @@ class _Run:
     settings: Mapping[str, Any]
     origin: Mapping[str, Any]
     dry: bool
+    verbose: bool
     text: TextIO
 
-    @property
-    def progress(self) -> bool:
-        """Whether progress bars are shown: as the bundle's own."""
-        return bool({**read_config(self.root, INFERENCE), **self.settings}.get("progress", True))
-
-    def pass_over(self, problem: Problem, status: Status) -> Outcome:
+    def pass_over(self, problem: Problem) -> Outcome:
         """The outcome of a file that is in no unit."""
         name = self._name(problem.path)
-        return Outcome(name, status, problem.kind, (name,), reason=problem.reason)
+        return Outcome(name, "failed" if problem.failed else "skipped", problem.kind, (name,), reason=problem.reason)
 
     def restore(self, unit: InputUnit) -> Outcome:
         """Restore a unit, unless it is done; whatever goes wrong with it is its outcome."""
         files = tuple(self._name(path) for path in unit.files)
-        name = files[0] if len(files) == 1 else unit.relative.as_posix()
+        name = files[0] if len(files) == 1 else printable(unit.relative.as_posix())
         status: Status = "restored"
         try:
             origin = {**self.origin, "input": self.results.fingerprint(unit)}
@@ -155,11 +223,13 @@ class _Run:
         except Exception as error:
             reason = self._shorten(explain(error), unit).removeprefix(f"{name}: ")
             return Outcome(name, "failed", unit.kind, files, reason=reason)
-        places = tuple((unit.relative.parent / output).as_posix() for output in outputs)
+        if status == "restored":
+            print(f"{status:<9} {name}: {self._said(unit)}", file=self.text)
+        places = tuple(printable((unit.relative.parent / output).as_posix()) for output in outputs)
         return Outcome(name, status, unit.kind, files, places)
 
     def _make(self, unit: InputUnit, origin: Mapping[str, Any]) -> list[str]:
-        """Run the bundle's workflow on a unit, print what it prints, and return the names of the results."""
+        """Run the bundle's workflow on a unit, print its tables if asked for, and return the names of the results."""
         printed = io.StringIO()
         with self.results.make(unit, origin) as folder, contextlib.redirect_stdout(printed):
             places = {
@@ -168,15 +238,26 @@ class _Run:
                 "output_dir": folder,
                 "report": folder / self.results.report(unit),
             }
-            run_workflow(self.root, INFERENCE, {**self.settings, **places})
-        text = printed.getvalue().replace(str(folder), str(self.results.place(unit)))
-        tqdm.write(text, file=self.text, end="")
-        return self.results.made(unit, origin) or []
+            run_workflow(self.root, INFERENCE, {**self.settings, **places, "verbose": self.verbose})
+        if self.verbose:
+            text = printed.getvalue().replace(str(folder), str(self.results.place(unit)))
+            print("\n".join(map(printable, text.rstrip("\n").split("\n"))), file=self.text)
+        made = self.results.made(unit, origin)
+        if made is None:
+            raise OutputError("the results are gone: another program changed the folder.")
+        return made
+
+    def _said(self, unit: InputUnit) -> str:
+        """What a unit's report says in a few words."""
+        from monai_d3gm.handlers.report import one_line
+
+        report = read_json(self.results.place(unit) / self.results.report(unit))
+        return "; ".join(one_line(entry) for entry in report["inputs"].values())
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.base).as_posix()
+        return printable(path.relative_to(self.base).as_posix())
 
     def _shorten(self, text: str, unit: InputUnit) -> str:
         """A message with paths as they are in the trees of inputs and results."""
         text = text.replace(str(self.results.staging(unit)), str(self.results.place(unit)))
-        return text.replace(f"{self.base}/", "").replace(f"{self.results.folder}/", "")
+        return printable(text.replace(f"{self.base}/", "").replace(f"{self.results.folder}/", ""))

@@ -2,7 +2,7 @@
 
 A unit is made in a folder of its own, and its files are moved into place when all are there. A record of what made
 them stays in the folder ``.d3gm``: from it an interrupted run resumes, and nothing else is replaced. The
-folder's bytes do not tell whether the run was interrupted.
+folder's bytes do not tell whether the run was interrupted. One run at a time writes into a folder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_d3gm.data.restoration.units import InputUnit
-from monai_d3gm.files import OutputError, atomic_path, writable_folder
+from monai_d3gm.files import OutputError, atomic_path, load_json, locked, writable_folder
 
 __all__ = ["ResultFolder"]
 
@@ -37,6 +38,18 @@ class ResultFolder:
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         self.folder = folder
         self.overwrite = overwrite
+        self._own = f"{os.getpid():x}-{secrets.token_hex(4)}"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of the folder in the block.
+
+        Raises:
+            OutputError: another run writes into it, or it cannot be written.
+        """
+        message = f"another run writes into {self.folder}; wait for its end, or choose another folder."
+        with locked(writable_folder(self.folder / ".d3gm") / "lock", message):
+            yield
 
     def place(self, unit: InputUnit) -> Path:
         """The folder of a unit's results."""
@@ -64,7 +77,7 @@ class ResultFolder:
         record, place = self._record(unit), self.place(unit)
         there = [name for name in record["outputs"] if (place / name).exists()]
         if record["origin"] == origin:
-            complete = there == record["outputs"] and not self._scratch(unit).exists()
+            complete = there == record["outputs"] and not self._begun(unit)
             return there if complete else None
         if there and not self.overwrite:
             changed = ", ".join(_differences(record["origin"], origin))
@@ -80,14 +93,15 @@ class ResultFolder:
             OutputError: a file is there that is not the unit's, and it is not to be overwritten; the folder cannot be
                 written; or there is no report.
         """
-        scratch = self._scratch(unit)
-        shutil.rmtree(scratch, ignore_errors=True)
+        before = self._begun(unit)
         staged = writable_folder(self.staging(unit))
         try:
             yield staged
             self._publish(unit, origin, staged)
+            for scratch in before:  # of runs that were killed: until now they said that the results are not whole
+                shutil.rmtree(scratch, ignore_errors=True)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(self._scratch(unit), ignore_errors=True)
 
     def check(self) -> None:
         """Refuse, before anything is made, a folder that cannot be written or holds a summary of something else.
@@ -107,8 +121,9 @@ class ResultFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        scratch = self.folder / ".d3gm" / "summary.partial"
-        shutil.rmtree(scratch, ignore_errors=True)
+        for left in (self.folder / ".d3gm").glob("summary.*partial"):
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = self.folder / ".d3gm" / f"summary.{self._own}.partial"
         _write(self.folder / _SUMMARY, summary, writable_folder(scratch))
         shutil.rmtree(scratch)
 
@@ -139,7 +154,11 @@ class ResultFolder:
         return self.folder / ".d3gm" / f"{self._key(unit)}.json"
 
     def _scratch(self, unit: InputUnit) -> Path:
-        return self.folder / ".d3gm" / f"{self._key(unit)}.partial"
+        return self.folder / ".d3gm" / f"{self._key(unit)}.{self._own}.partial"
+
+    def _begun(self, unit: InputUnit) -> list[Path]:
+        """The scratch folders of the unit that another process left behind."""
+        return sorted((self.folder / ".d3gm").glob(f"{self._key(unit)}.*partial"))
 
     def _key(self, unit: InputUnit) -> str:
         return hashlib.sha256(unit.relative.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -156,7 +175,7 @@ def _sha256(path: Path) -> str:
 def _read(file: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json(file)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
 """A run that several processes share, as ``torchrun`` starts them: each takes its part of the inputs.
 
-Files are independent, so the processes speak to one another once, at the end, when the first gathers what became
-of all.
+Files are independent, so the processes speak to one another twice: they begin when the first has, and at the end the
+first gathers what became of all.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Shard:
         if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
             raise BundleError(f"RANK is {rank!r} and WORLD_SIZE {size!r}; accepted: integers, 0 <= RANK < WORLD_SIZE.")
         self.rank, self.size = int(rank), int(size)
+        self._met: Any = None
         if self.size > 1:
             import torch
 
@@ -49,6 +50,21 @@ class Shard:
         """Every ``size``-th item, beginning with the ``rank``-th."""
         return list(items[self.rank :: self.size])
 
+    def wait_for_first(self) -> None:
+        """Wait until the first process has come here too: it may have to refuse the run for all."""
+        if self.size > 1:
+            if self.first:
+                self._store().set("begun", b"1")
+            self._store().wait(["begun"])
+
+    def _store(self) -> Any:
+        """The store at which the processes meet."""
+        import torch.distributed as dist
+
+        if self._met is None:
+            self._met, *_ = next(dist.rendezvous("env://", timeout=timedelta(days=30)))
+        return self._met
+
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes by rank, on the first process, which waits for them; nothing on the others.
 
@@ -56,8 +72,6 @@ class Shard:
         """
         if self.size == 1:
             return [value]
-        import torch.distributed as dist
-
-        store, *_ = next(dist.rendezvous("env://", timeout=timedelta(days=30)))
+        store = self._store()
         store.set(f"rank {self.rank}", json.dumps(value))
         return [json.loads(store.get(f"rank {rank}")) for rank in range(self.size)] if self.first else []

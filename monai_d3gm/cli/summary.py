@@ -62,18 +62,18 @@ def failures(outcomes: Sequence[Outcome]) -> str:
 
 
 def as_text(outcomes: Sequence[Outcome]) -> str:
-    """A line for each input; those that were skipped together by their reason; and the counts.
+    """A line for each input that was not restored; those that were skipped together by their reason; and the counts.
 
-    >>> print(as_text([Outcome("a.nii", "restored", "nifti", ("a.nii",), ("a_restored.nii.gz",))]))
-    restored  a.nii -> a_restored.nii.gz
-    1 restored
+    >>> print(as_text([Outcome("a.nii", "planned", "nifti", ("a.nii",), ("a_*",))]))
+    planned   a.nii -> a_*
+    1 planned
     """
     lines = []
     skipped: dict[str, list[str]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.status == "skipped":
             skipped[outcome.reason].append(outcome.input)
-        else:
+        elif outcome.status != "restored":
             arrow = f": {outcome.reason}" if outcome.reason else f" -> {', '.join(outcome.outputs)}"
             lines.append(f"{outcome.status:<9} {outcome.input}{arrow}")
     for reason, names in sorted(skipped.items()):

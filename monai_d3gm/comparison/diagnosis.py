@@ -198,9 +198,10 @@ def draw_trajectories(
     view: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda image: image,
     aspect: float = 1.0,
 ) -> Figure:
-    """One image under each process: the states of sampling at t = 1, 0.75, 0.5, 0.25 and the result, beside the truth.
+    """One image under each process at t = 1, 0.75, 0.5, 0.25 and 0, beside the truth.
 
-    Where there is no network for a process, its states of the forward law are drawn in place of those of sampling.
+    The upper rows are states of the forward law of every process, with the same noise. The lower rows are states of
+    sampling, under the processes that the network serves.
 
     Args:
         methods: name -> process, network and the entry ``d3gm`` of its checkpoint.
@@ -216,11 +217,20 @@ def draw_trajectories(
     """
     if steps < 4 or steps % 4:
         raise ValueError(f"steps is {steps}; accepted: a multiple of 4.")
-    figure = Figure(figsize=(1.75 * (len(TIMES) + 2), 1.95 * len(methods) + 0.3), layout="constrained")
-    axes = figure.subplots(len(methods), len(TIMES) + 2, squeeze=False)
+    schedulers = {
+        name: scheduler
+        for name, (process, network, information) in methods.items()
+        if network is not None and information is not None and (scheduler := _served(process, information))
+    }
+    rows = {f"{name}\nforward law": _forward(process, pair, seed) for name, (process, *_) in methods.items()}
+    for name, scheduler in schedulers.items():
+        network = methods[name][1]
+        assert network is not None
+        rows[f"{name}\nsampling"] = _sampled(scheduler, network, pair, steps, seed)
+    figure = Figure(figsize=(1.75 * (len(TIMES) + 2), 1.95 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), len(TIMES) + 2, squeeze=False)
     top = float(np.percentile(_picture(pair.x0), 99.8)) or 1.0
-    for line, (name, (process, network, information)) in enumerate(methods.items()):
-        states, how = _states(process, network, information, pair, steps, seed)
+    for line, (name, states) in enumerate(rows.items()):
         columns = {"truth": pair.x0, "mu": pair.mu, **{f"t = {t:g}": states[t] for t in TIMES}}
         for axis, (title, image) in zip(axes[line], columns.items(), strict=True):
             drawn = (view(_picture(image)) / top).clip(0, 1)
@@ -229,29 +239,27 @@ def draw_trajectories(
             axis.set_yticks([])
             if line == 0:
                 axis.set_title(title, fontsize=9)
-        axes[line][0].set_ylabel(f"{name}\n{how}", fontsize=8)
+        axes[line][0].set_ylabel(name, fontsize=8)
     return figure
 
 
-def _states(
-    process: DiffusionProcess,
-    network: nn.Module | None,
-    information: Mapping[str, Any] | None,
-    pair: Pair,
-    steps: int,
-    seed: int,
-) -> tuple[dict[float, Tensor], str]:
-    """The states at `TIMES`, and what they are of."""
-    scheduler = None
-    if network is not None and information is not None:
-        try:
-            scheduler = process_scheduler(process, information)
-        except ValueError:
-            pass
-    if network is None or scheduler is None:
-        noise = keyed_noise(pair.mu.shape[1:], seed, 0, 0, INITIAL_STEP)[None].to(pair.mu)
-        laws = {t: process.marginal(pair.x0, pair.mu, t) for t in TIMES}
-        return {t: mean + std * noise for t, (mean, std) in laws.items()}, "forward law"
+def _served(process: DiffusionProcess, information: Mapping[str, Any]) -> D3GMScheduler | None:
+    """The scheduler with which a checkpoint's network serves a process; None for a process outside its range of rho."""
+    try:
+        return process_scheduler(process, information)
+    except ValueError:
+        return None
+
+
+def _forward(process: DiffusionProcess, pair: Pair, seed: int) -> dict[float, Tensor]:
+    """States of the forward law at `TIMES`."""
+    noise = keyed_noise(pair.mu.shape[1:], seed, 0, 0, INITIAL_STEP)[None].to(pair.mu)
+    laws = {t: process.marginal(pair.x0, pair.mu, t) for t in TIMES}
+    return {t: mean + std * noise for t, (mean, std) in laws.items()}
+
+
+def _sampled(scheduler: D3GMScheduler, network: nn.Module, pair: Pair, steps: int, seed: int) -> dict[float, Tensor]:
+    """States of sampling at `TIMES`."""
     seen: dict[float, Tensor] = {}
 
     def keep(step: Step) -> None:
@@ -260,7 +268,7 @@ def _states(
     result = sample(
         scheduler.denoiser(network),
         pair.mu,
-        process,
+        scheduler.process,
         steps=steps,
         grid="t",
         order=1,
@@ -269,7 +277,7 @@ def _states(
         correct=_bound(pair.correct, scheduler),
         callback=keep,
     )
-    return {**{t: seen[t] for t in TIMES[:-1]}, 0.0: result}, "sampling"
+    return {**{t: seen[t] for t in TIMES[:-1]}, 0.0: result}
 
 
 def _picture(x: Tensor) -> NDArray[np.float32]:

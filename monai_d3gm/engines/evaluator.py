@@ -8,6 +8,8 @@ to task: the consistency, how a sample becomes an image, and the baselines.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +42,11 @@ __all__ = [
     "magnitude",
     "nonnegative",
 ]
+
+logger = logging.getLogger(__name__)
+
+_LONG = 20.0
+"""Seconds from which on it is said what the rest of a run will take."""
 
 ToImage = Callable[[Tensor], Tensor]
 """Samples (B, C, H, W) to the images that are written, (B, 1 or 3, H, W)."""
@@ -151,7 +158,8 @@ class RestorationEvaluator(SupervisedEvaluator):
         baselines: by name, what the restoration is compared with; the first is the degraded input itself.
         error_map: predicts the error of each pixel; None for none.
         baseline: also make the other baselines where a truth is known.
-        progress: show a progress bar over slices.
+        progress: show a progress bar over evaluations of the network, where stderr is a terminal. What a long run
+            takes is logged when the first slices are done.
         worst_residual: an image whose residual exceeds that of ``mu``, and this many times the noise, is an error and
             no result; None never.
         options: further arguments of ``SupervisedEvaluator``.
@@ -211,6 +219,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         self._residuals: list[float] = []
         self._coils: list[Mapping[str, Any]] = []
         self._bar: tqdm | None = None
+        self._start, self._done = 0.0, 0
         self.add_event_handler(Events.EPOCH_COMPLETED, self._close_bar)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
@@ -229,7 +238,11 @@ class RestorationEvaluator(SupervisedEvaluator):
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
         self.state.volume = self.state.output = None  # the one before, which may be large
         if self._bar is None:
-            self._bar = tqdm(total=self.num_slices, disable=not self.progress, desc="restoring", unit="slice")
+            total = self.num_slices * self.restore.num_samples * (len(self.restore.times) - 1)
+            shown = None if self.progress else True  # None: on a terminal alone
+            self._bar = tqdm(total=total, disable=shown, unit="evaluation", leave=False)
+            self._start, self._done = time.perf_counter(), 0
+        self._bar.set_description(self.volumes[batchdata["volume"][0]].path.name, refresh=False)
         mu = batchdata["mu"].to(self.state.device)
         channels = mu.shape[1]
         consistency = None if self.data_consistency is None else self.data_consistency(batchdata, self.state.device)
@@ -241,6 +254,7 @@ class RestorationEvaluator(SupervisedEvaluator):
                 data_consistency=consistency,
                 items=batchdata["key"],
                 of=None if to_image is None else lambda x: torch.cat([x, to_image(x)], dim=1),
+                advance=self._bar.update,
             )
         predicted = None
         if self.error_map is not None:
@@ -266,7 +280,7 @@ class RestorationEvaluator(SupervisedEvaluator):
             self._slices.append({name: _in_file(image[index], batchdata, index) for name, image in images.items()})
         images.clear()  # what is not returned is not to lie beside its copies
         del std
-        self._bar.update(len(mu))
+        self._estimate(len(mu))
         if len(self._slices) == len(self.volumes[number].slices):
             self._finish(self.volumes[number])
         return {CommonKeys.IMAGE: mu, CommonKeys.PRED: mean, CommonKeys.LABEL: batchdata.get("reference")}
@@ -289,6 +303,15 @@ class RestorationEvaluator(SupervisedEvaluator):
                     )
         return (after / noise).tolist() if bool((noise > 0).all()) else []
 
+    def _estimate(self, count: int) -> None:
+        """Log, after the first slices, what the others will take, where that is worth knowing."""
+        self._done += count
+        left = self.num_slices - self._done
+        seconds = (time.perf_counter() - self._start) / self._done
+        if self._done == count and left * seconds > _LONG:
+            rest = _span(left * seconds)
+            logger.info("%.1f s a slice on %s: about %s for %d more", seconds, self.state.device, rest, left)
+
     def _finish(self, source: InputVolume) -> None:
         """Give the volume to the handlers."""
         stacks = {name: _stacked([one.pop(name) for one in self._slices]) for name in list(self._slices[0])}
@@ -298,6 +321,17 @@ class RestorationEvaluator(SupervisedEvaluator):
         std, reference, predicted = (stacks.pop(name, None) for name in ("std", "reference", "predicted_error"))
         self.state.volume = RestoredVolume(source, stacks, std, reference, residual, predicted, coils)
         self.fire_event(RestorationEvents.VOLUME_COMPLETED)
+
+
+def _span(seconds: float) -> str:
+    """A length of time as it is said.
+
+    >>> _span(40), _span(400), _span(40000)
+    ('40 s', '7 min', '11.1 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _stacked(images: list[NDArray[np.float32]]) -> NDArray[np.float32]:

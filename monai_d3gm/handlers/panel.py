@@ -1,17 +1,18 @@
-"""A picture of one slice of a restored volume: input, restoration, truth, error, standard deviation."""
+"""A picture of one slice of a restored volume: the input, what it became, the truth, and how far to trust it."""
 
 from __future__ import annotations
 
 from os import PathLike
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import atomic_path, printable
 from monai_d3gm.metrics import evaluate_images, psnr
 
 __all__ = ["save_panel"]
@@ -26,54 +27,111 @@ _SIDES = {
 }
 
 
-def save_panel(path: str | PathLike[str], volume: RestoredVolume, *, overwrite: bool = False) -> None:
+def save_panel(
+    path: str | PathLike[str],
+    volume: RestoredVolume,
+    half_width: NDArray[np.float32] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Draw the middle one of the restored slices and write it as PNG, whole or not at all.
 
-    The images share one grey scale; error (the magnitude of the difference to the truth) and standard deviation each
-    have a colour bar in the file's units. Pixels have their physical aspect. The input's format says how a slice is
-    turned and which sides have letters (`View`). Maps of colour images are drawn as the root mean square over the
-    channels.
+    At most four columns: the input, the restored image, the truth or else the last of the other baselines, and how far
+    to trust the restored image. Below each image is the part of it in which the restoration gained most, marked above
+    (without a truth: in which it changed most). How far to trust it are the calibrated interval and, where a truth is
+    known, the error beneath it, on one scale in the file's units; without an interval the standard deviation over
+    samples takes its place. The images share one grey scale. Pixels have their physical aspect. The input's format says
+    how a slice is turned and which sides have letters (`View`). Maps of colour images are drawn as the root mean square
+    over the channels.
+
+    Args:
+        path: the file.
+        volume: the images.
+        half_width: of the calibrated intervals, (S, h, w); None where not calibrated.
 
     Raises:
         OutputError: the file cannot be written, or is there already and ``overwrite`` is False.
     """
     index = len(volume.source.slices) // 2
     view = volume.source.format.view(volume.source)
-    images = {volume.degraded: volume.images[volume.degraded][index], METHOD: volume.images[METHOD][index]}
-    if volume.reference is not None:
-        images["truth"] = volume.reference[index]
-    titles = {name: name + _psnr(image, images.get("truth")) for name, image in images.items()}
+    images = _images(volume, index)
     shown = {name: view.turn(image) for name, image in images.items()}
+    restored, degraded, truth = shown[METHOD], shown[volume.degraded], shown.get("truth")
     maps = {}
-    if volume.reference is not None:
-        maps["error"] = _size(shown[METHOD] - shown["truth"])
-    if volume.std is not None:
+    if half_width is not None:
+        maps["interval, +-"] = view.turn(half_width[index])
+    elif volume.std is not None:
         maps["standard deviation"] = _size(view.turn(volume.std[index]))
+    if truth is not None:
+        maps["error"] = _size(restored - truth)
+    change = _size(restored - degraded) if truth is None else _size(degraded - truth) - _size(restored - truth)
+    window = _largest(change, view.aspect)
 
-    rows, columns = shown[METHOD].shape[:2]
+    rows, columns = restored.shape[:2]
     width = _HEIGHT * columns / (rows * view.aspect)
-    figure = Figure(figsize=(width * len(shown) + (width + 0.9) * len(maps), _HEIGHT + 0.6), layout="constrained")
+    below = width * view.aspect * (window[0].stop - window[0].start) / (window[1].stop - window[1].start)
+    count = len(shown) + bool(maps)
+    figure = Figure(figsize=(width * count + 0.9 * bool(maps), _HEIGHT + below + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(shown) + len(maps), squeeze=False)[0]
-    top = float(np.percentile(shown.get("truth", shown[METHOD]), _WINDOW)) or 1.0
-    for axis, (name, image) in zip(axes, shown.items(), strict=False):
-        axis.imshow(image, cmap="gray", vmin=0.0, vmax=top, aspect=view.aspect, interpolation="nearest")
-        axis.set_title(titles[name], fontsize=9)
-        _frame(axis)
-    for axis, (name, image) in zip(axes[len(shown) :], maps.items(), strict=True):
-        limit = float(np.percentile(image, _WINDOW)) or 1.0
-        drawn = axis.imshow(image, cmap="inferno", vmin=0.0, vmax=limit, aspect=view.aspect, interpolation="nearest")
-        axis.set_title(name, fontsize=9)
-        _frame(axis)
-        figure.colorbar(drawn, ax=axis, fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
+    axes = figure.subplots(2, count, squeeze=False, height_ratios=[_HEIGHT, below])
+    top = float(np.percentile(restored if truth is None else truth, _WINDOW)) or 1.0
+    for column, (name, image) in enumerate(shown.items()):
+        for axis, part in ((axes[0, column], image), (axes[1, column], image[window])):
+            axis.imshow(part, cmap="gray", vmin=0.0, vmax=top, aspect=view.aspect, interpolation="nearest")
+        axes[0, column].add_patch(_frame_of(window))
+        axes[0, column].set_title(name + _psnr(images[name], images.get("truth")), fontsize=9)
+    if maps:
+        parts = list(maps.values())
+        if len(parts) == 1:
+            parts.append(parts[0][window])
+        limit = float(np.percentile(np.concatenate([part.ravel() for part in parts]), _WINDOW)) or 1.0
+        for axis, part in zip(axes[:, -1], parts, strict=True):
+            drawn = axis.imshow(part, cmap="inferno", vmin=0.0, vmax=limit, aspect=view.aspect, interpolation="nearest")
+        for axis, name in zip(axes[:, -1], maps, strict=False):
+            axis.set_title(name, fontsize=9)
+        bar = figure.colorbar(drawn, ax=axes[:, -1], fraction=0.05, pad=0.02)
+        bar.set_label("in the image's units", fontsize=7)
+        bar.ax.tick_params(labelsize=7)
+    for axis in axes.ravel():
+        axis.set_xticks([])
+        axis.set_yticks([])
     for side, letter in view.letters.items():
         x, y, horizontal, vertical = _SIDES[side]
-        place = {"transform": axes[0].transAxes, "ha": horizontal, "va": vertical}
-        axes[0].text(x, y, letter, color="yellow", fontsize=8, **place)
-    title = volume.source.path.name + (f", slice {volume.source.slices[index]}" if view.numbered else "")
+        place = {"transform": axes[0, 0].transAxes, "ha": horizontal, "va": vertical}
+        axes[0, 0].text(x, y, letter, color="yellow", fontsize=8, **place)
+    title = printable(volume.source.path.name) + (f", slice {volume.source.slices[index]}" if view.numbered else "")
     figure.suptitle(title + (f" ({volume.source.origin})" if volume.source.simulated else ""), fontsize=9)
     with atomic_path(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def _images(volume: RestoredVolume, index: int) -> dict[str, NDArray[np.float32]]:
+    """The images of a slice: the input, the restored one, and the truth or else another baseline."""
+    names = [volume.degraded, METHOD]
+    images = {name: volume.images[name][index] for name in names}
+    if volume.reference is not None:
+        images["truth"] = volume.reference[index]
+    elif others := [name for name in volume.images if name not in names]:
+        images[others[-1]] = volume.images[others[-1]][index]
+    return images
+
+
+def _largest(values: NDArray[np.float32], aspect: float) -> tuple[slice, slice]:
+    """The window, a third of the image's shorter side, with the largest mean of a map (rows, columns)."""
+    rows, columns = values.shape
+    side = min(rows * aspect, columns) / 3
+    extent = (max(int(side / aspect), 1), max(int(side), 1))
+    means = uniform_filter(values, extent, mode="constant")
+    inner = tuple(slice(n // 2, size - (n - 1) // 2) for n, size in zip(extent, values.shape, strict=True))
+    first = np.unravel_index(np.argmax(means[inner]), means[inner].shape)
+    down, across = (slice(int(start), int(start) + n) for start, n in zip(first, extent, strict=True))
+    return down, across
+
+
+def _frame_of(window: tuple[slice, slice]) -> Rectangle:
+    down, across = window
+    corner = (across.start - 0.5, down.start - 0.5)
+    return Rectangle(corner, across.stop - across.start, down.stop - down.start, fill=False, edgecolor="yellow", lw=0.8)
 
 
 def _psnr(image: NDArray[np.float32], truth: NDArray[np.float32] | None) -> str:
@@ -82,14 +140,11 @@ def _psnr(image: NDArray[np.float32], truth: NDArray[np.float32] | None) -> str:
         return ""
     if truth.ndim == 3:
         return f"\nPSNR (RGB) {psnr(image, truth):.2f} dB"
-    return f"\nPSNR {evaluate_images(image, truth)['psnr/slice/whole']:.2f} dB"
+    figures = evaluate_images(image, truth)
+    inside = figures.get("psnr/slice/foreground")  # absent where the object is too small
+    return "" if inside is None else f"\nPSNR inside the object {inside:.2f} dB"
 
 
 def _size(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The magnitude of a map (h, w), the root mean square over the channels of (h, w, 3)."""
     return np.abs(image) if image.ndim == 2 else np.sqrt(np.mean(np.square(image), axis=-1))
-
-
-def _frame(axis: Axes) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])

@@ -31,7 +31,7 @@ from monai_d3gm.metrics import (
 )
 from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash
 
-__all__ = ["MetricsReport", "provenance"]
+__all__ = ["MetricsReport", "one_line", "provenance"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ _CAPTION = (
     "fastMRI's, data range of the volume."
 )
 _COLOUR_CAPTION = "PSNR (dB) and SSIM of photographs, data range 1. rgb: all channels; y: luma of BT.601, studio range."
+_NO_TRUTH = "no truth is known: no figures"
+_HEADLINES = {"psnr/slice/foreground": "PSNR inside the object", "psnr/rgb/whole": "PSNR (RGB)"}
 _MEASURES = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".4f"), "nmse": ("NMSE", ".4f")}
 
 
@@ -63,8 +65,34 @@ def provenance(bundle: str, weights: str | PathLike[str], parameters: Mapping[st
     }
 
 
+def one_line(entry: Mapping[str, Any]) -> str:
+    """An input's entry of the report in a few words: a figure if a truth is known, the coverage of its intervals.
+
+    >>> figures = {"zero-filled": {"psnr/rgb/whole": 20.0}, "D3GM": {"psnr/rgb/whole": 23.0}}
+    >>> one_line({"protocol": {"slices": [0]}, "figures": figures, "warnings": [], "uncertainty": {}})
+    'PSNR (RGB) 23.00 dB, +3.00 dB over zero-filled'
+    >>> one_line({"protocol": {"slices": [0, 1]}, "figures": {}, "warnings": ["far from the training data: ..."]})
+    '2 slices, 1 warning'
+    """
+    words = []
+    for name, title in _HEADLINES.items():
+        values = {method: each[name] for method, each in entry["figures"].items() if name in each}
+        if METHOD in values:
+            own = float(values.pop(METHOD))
+            best = max(values, key=lambda method: float(values[method]))
+            words.append(f"{title} {own:.2f} dB, {own - float(values[best]):+.2f} dB over {best}")
+    if not words:
+        words.append(f"{(count := len(entry['protocol']['slices']))} slice{'s' * (count != 1)}")
+    uncertainty = entry.get("uncertainty", {})
+    if "covered" in uncertainty:
+        words.append(f"{uncertainty['coverage']:.0%} intervals cover {uncertainty['covered']:.1%}")
+    if count := len([warning for warning in entry["warnings"] if warning != _NO_TRUTH]):
+        words.append(f"{count} warning{'s' * (count != 1)}")
+    return ", ".join(words)
+
+
 class MetricsReport:
-    """Prints a table of the figures and where the results are, and writes the report when all is restored.
+    """Prints a line for each input and where the results are, and writes the report when all is restored.
 
     The report has neither a clock nor paths, so that two runs with one seed write the same bytes: per input its
     protocol, figures and warnings; the parameters; the checkpoint's hash and training; versions of packages.
@@ -82,6 +110,7 @@ class MetricsReport:
             has a summary for each contrast, with differences paired by subject. None for no summary.
         subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
             not match.
+        verbose: print a table of all figures in place of the lines.
 
     Attributes:
         gather: for a run that several processes share. It takes a value that JSON can hold, and returns the list of all
@@ -105,6 +134,7 @@ class MetricsReport:
         trust: TrustCheck | None = None,
         group_pattern: str | None = None,
         subject_pattern: str = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)",
+        verbose: bool = False,
     ) -> None:
         self.folder = Path(str(output_dir))
         self.figures = figures
@@ -116,6 +146,7 @@ class MetricsReport:
         self.trust = trust
         self.group_pattern = group_pattern
         self.subject_pattern = subject_pattern
+        self.verbose = verbose
         self.gather: Callable[[Any], list[Any]] = lambda value: [value]
 
     def attach(self, engine: Engine) -> None:
@@ -128,7 +159,8 @@ class MetricsReport:
         check_outputs(self.folder, [self.report], self.overwrite)
         for source in engine.volumes:
             for remark in self._remarks(source):
-                logger.warning("%s: %s", source.path.name, remark)
+                if remark != _NO_TRUTH:  # nothing that a user could act on
+                    logger.warning("%s: %s", source.path.name, remark)
 
     def write(self, engine: Any) -> None:
         """Print the tables and write the report; of several processes the first does, for all."""
@@ -144,8 +176,11 @@ class MetricsReport:
             | read_checkpoint(self.weights)["d3gm"],
             "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         }
-        if self.figures.by_input:
+        if self.verbose and self.figures.by_input:
             print(_table(self.figures.by_input))
+        elif not self.verbose:
+            for entry in report["inputs"].values():
+                print(f"{entry['file']}: {one_line(entry)}")
         if self.group_pattern is not None and self.figures.by_input:
             report["summary"] = self._summary()
         text = json.dumps(_plain(report), indent=2, allow_nan=False)
@@ -187,7 +222,7 @@ class MetricsReport:
         if others:
             remarks.append(f"not restored, as asked for, and zero in the output: slices {_numbers(others)}")
         if not source.has_truth:
-            remarks.append("no truth is known: no figures")
+            remarks.append(_NO_TRUTH)
         return remarks
 
     def _summary(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class VolumeWriter:
                 (folder / name).unlink(missing_ok=True)
             else:
                 output.write(folder / name, what, slices, source, provenance=self.provenance, overwrite=self.overwrite)
-        save_panel(folder / _panel(source), volume, overwrite=self.overwrite)
+        save_panel(folder / _panel(source), volume, half_width, overwrite=self.overwrite)
         for name in self._submission(source):
             restored = np.moveaxis(source.as_volume(volume.images[METHOD]), -1, 0)
             write_submission(folder / name, restored, overwrite=self.overwrite)

@@ -15,6 +15,7 @@ from small_bundle import Run, logging_kept, magnitude, make_bundle, monai_comman
 from monai_d3gm.bundle import INFERENCE, make_workflow
 from monai_d3gm.cli.main import main
 from monai_d3gm.comparison.experiment import settings_from
+from monai_d3gm.engines import RestorationEvaluator
 from monai_d3gm.inferers import RestorationInferer, restoration
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
@@ -49,6 +50,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sampler, list[float]]]:
         return draw(*arguments, **options)
 
     monkeypatch.setattr(restoration, "sample", sample)
+    # an untrained network at such a temperature is far from the measurement, which would be an error
+    monkeypatch.setattr(RestorationEvaluator, "_check_residual", lambda *arguments: [])
     return seen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -296,9 +297,11 @@ def test_a_bug_in_one_input_does_not_stop_the_rest(
 
     real = module.run_workflow
     monkeypatch.setattr(module, "run_workflow", broken)
+    monkeypatch.setenv("D3GM_DEBUG", "")
     run = d3gm("restore", bundle, tree, output, *FAST)
     assert run.status == 1 and run.last_line.endswith("1 of 2 inputs failed: x.nii: RuntimeError: no such luck")
-    assert "Traceback" in run.err
+    assert "Traceback" not in run.err
+    assert "Traceback" in d3gm("restore", bundle, tree, output, *FAST, "--debug").err
     assert results(output) == outputs("y") | {"summary.json"}
 
 
@@ -319,6 +322,68 @@ def test_names_are_not_evaluated(bundle: Path, tmp_path: Path) -> None:
     run = d3gm("restore", bundle, tree, tmp_path / "output", *FAST)
     assert run.status == 0, run.err
     assert results(tmp_path / "output") == outputs(stem) | {"summary.json"}
+
+
+def test_names_are_shown_escaped(bundle: Path, tmp_path: Path) -> None:
+    """A name that is no UTF-8 and one that would clear the screen; the results have them as they are."""
+    tree, output = tmp_path / "inputs", tmp_path / "output"
+    tree.mkdir()
+    for name in (b"caf\xe9.nii", b"x\x1b[2J.nii"):
+        write_nifti(tree / "x.nii", magnitude(slices=2)).rename(os.fsdecode(os.fsencode(tree) + b"/" + name))
+    (tree / os.fsdecode(b"no\xff")).write_text("input")
+    run = d3gm("restore", bundle, tree, output, *FAST)
+    assert run.status == 0 and "\x1b" not in run.out + run.err
+    (run.out + run.err).encode("utf-8")
+    summary = json.loads((output / "summary.json").read_text())
+    assert statuses(summary) == {"caf\\xe9.nii": "restored", "x\\x1b[2J.nii": "restored", "no\\xff": "skipped"}
+    assert (output / os.fsdecode(b"caf\xe9_restored.nii.gz")).exists()
+
+
+def test_one_run_at_a_time_writes_into_a_folder(
+    bundle: Path, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, others = tmp_path / "output", []
+    real = module.run_workflow
+
+    def meanwhile(root: Path, config: str, settings: Any) -> None:
+        command = [COMMAND, "restore", bundle, volume, output, *FAST]
+        others.append(subprocess.run(command, capture_output=True, text=True))
+        real(root, config, settings)
+
+    monkeypatch.setattr(module, "run_workflow", meanwhile)
+    assert d3gm("restore", bundle, volume, output, *FAST).status == 0
+    (other,) = others
+    assert other.returncode == 2 and f"another run writes into {output}; wait" in other.stderr.splitlines()[-1]
+    assert results(output) == outputs("x") | {"summary.json"} and not (output / ".d3gm" / "lock").exists()
+    # what a killed run left behind locks nothing
+    (output / ".d3gm" / "lock").touch()
+    assert d3gm("restore", bundle, volume, output, *FAST).status == 0
+
+
+def test_results_that_another_program_took_are_not_called_restored(
+    bundle: Path, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, real = tmp_path / "output", os.replace
+
+    def taken(source: Any, target: Any) -> None:
+        real(source, target)
+        if str(target).endswith("x_restored.nii.gz") and ".d3gm" not in str(target):
+            os.unlink(target)
+
+    monkeypatch.setattr("monai_d3gm.cli.results.os.replace", taken)
+    run = d3gm("restore", bundle, volume, output, *FAST)
+    assert run.status == 1 and "x.nii.gz: the results are gone" in run.last_line
+
+
+def test_the_limit_of_memory_is_an_option(
+    bundle: Path, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("D3GM_MAX_MEMORY", "3")
+    write_nifti(volume, magnitude(64, 64, 10))  # 16 bytes for each voxel, more than the weights take
+    run = d3gm("restore", bundle, volume, tmp_path / "output", *FAST, "--max-memory", "4e-4")
+    assert run.status == 1 and "x.nii.gz: a volume of" in run.last_line and "--max-memory" in run.last_line
+    run = d3gm("restore", bundle, volume, tmp_path / "output", *FAST, "--max-memory", "0")
+    assert run.status != 0 and "D3GM_MAX_MEMORY is '0.0'; accepted: a number of GiB above 0" in run.last_line
 
 
 def test_places_that_cannot_be(bundle: Path, volume: Path, tmp_path: Path) -> None:
@@ -377,6 +442,18 @@ def test_evaluate_prints_tables_and_json(bundle: Path, volume: Path, tmp_path: P
     assert run.status == 2 and "steps must be an integer, at least 1, got 0" in run.last_line
 
 
+def test_info_imports_nothing_that_a_configuration_names(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = shutil.copytree(bundle, tmp_path / "foreign")
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((local / "configs" / "inference.json").read_text())
+    config["dataset"]["_target_"] = "trap.Dataset"
+    (local / "configs" / "inference.json").write_text(json.dumps(config))
+    assert "DICOM" in json.loads(d3gm("info", local, "--json").out)["inputs"] and "trap" not in sys.modules
+
+
 def test_info_as_json(bundle: Path, tmp_path: Path) -> None:
     local = shutil.copytree(bundle, tmp_path / "mri_recon")
     facts = json.loads(d3gm("info", local, "--json").out)
@@ -385,6 +462,6 @@ def test_info_as_json(bundle: Path, tmp_path: Path) -> None:
     fitted = {"T1W": {"interval": {"coverage": 0.9, "subjects": 6, "q": 2.0}}}
     calibration = {"weights": facts["sha256"], "conditions": [{"parameters": {"acceleration": 4}, "contrasts": fitted}]}
     (local / "models" / "calibration.json").write_text(json.dumps(calibration))
-    assert "acceleration 4, contrasts T1W coverage 0.9, subjects 6" in d3gm("info", local).out
+    assert "one setting T1W coverage 0.9, subjects 6" in d3gm("info", local).out
     (local / "models" / "calibration.json").write_text(json.dumps(calibration | {"weights": "ab12"}))
     assert "of other weights" in d3gm("info", local).out

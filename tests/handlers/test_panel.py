@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from monai_d3gm.data import InputVolume
@@ -92,9 +94,72 @@ def test_images_share_one_grey_scale(tmp_path: Path) -> None:
     volume = RestoredVolume(source(np.diag([1.0, 1.0, 1.0, 1.0]), "fastmri"), images, 0 * truth + 1, truth)
     save_panel(tmp_path / "a.png", volume)
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"), dtype=int)
-    line = picture[int(0.6 * len(picture))]  # through the middle of all parts
+    line = picture[int(0.4 * len(picture))]  # through the middle of the upper row
     for grey in (255 / 4, 255 / 2, 255):  # each part has a tenth of the width or more
         assert (np.abs(line - grey) <= 1).mean() > 0.08
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are written from now on."""
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, path: Path, **_: Any) -> None:
+        drawn.append(figure)
+        Path(path).write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return drawn
+
+
+def parts(figure: Figure) -> dict[str, list[np.ndarray]]:
+    """What is drawn, the upper row and then the lower, by column; the colour bar has no image."""
+    images = [axis.images[0] for axis in figure.axes if axis.images]
+    count = len(images) // 2
+    names = [axis.get_title().split("\n")[0] for axis in figure.axes[:count]]
+    return {
+        name: [np.asarray(images[n].get_array()), np.asarray(images[n + count].get_array())]
+        for n, name in enumerate(names)
+    }
+
+
+def test_four_columns_the_part_with_the_largest_gain_and_one_scale_for_trust(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    truth = np.full((1, 60, 30), 5.0, dtype=np.float32)
+    degraded, restored = truth.copy(), truth - 0.5
+    degraded[0, 40:50, 10:20] = 0  # what the restoration repairs: a square of the window's extent, a third of 30
+    images = {"zero-filled": degraded, "L1-wavelet": truth, "D3GM": restored}
+    volume = RestoredVolume(source(np.eye(4), "fastmri", (60, 30, 1)), images, truth, truth)
+    save_panel(tmp_path / "a.png", volume, 0 * truth + 2)
+    drawn = parts(figures[0])
+    assert list(drawn) == ["zero-filled", "D3GM", "truth", "interval, +-"]
+    for name, whole in {"zero-filled": degraded, "D3GM": restored, "truth": truth}.items():
+        np.testing.assert_array_equal(drawn[name][0], whole[0])
+        np.testing.assert_array_equal(drawn[name][1], whole[0, 40:50, 10:20])
+    interval, error = drawn["interval, +-"]
+    assert (interval == 2).all() and (error == 0.5).all()
+    trust = [
+        axis.images[0].get_clim()
+        for axis in figures[0].axes
+        if axis.images and axis.images[0].get_cmap().name == "inferno"
+    ]
+    assert trust[0] == trust[1] == (0, 2)
+    assert figures[0].axes[-1].get_ylabel() == "in the image's units"
+
+
+def test_without_a_truth_another_baseline_takes_its_place(tmp_path: Path, figures: list[Figure]) -> None:
+    image = np.ones((1, 24, 16), dtype=np.float32)
+    changed = image.copy()
+    changed[0, 2:7, 8:13] = 3
+    images = {"zero-filled": image, "L1-wavelet": 2 * image, "D3GM": changed}
+    volume = RestoredVolume(source(np.eye(4), "fastmri"), images, None, None)
+    save_panel(tmp_path / "a.png", volume)
+    drawn = parts(figures[0])
+    assert list(drawn) == ["zero-filled", "D3GM", "L1-wavelet"]
+    np.testing.assert_array_equal(drawn["D3GM"][1], changed[0, 2:7, 8:13])
+    save_panel(tmp_path / "b.png", replace(volume, std=image))
+    assert list(parts(figures[1])) == ["zero-filled", "D3GM", "L1-wavelet", "standard deviation"]
 
 
 def test_two_pictures_of_one_volume_are_one_file(tmp_path: Path) -> None:
