@@ -69,7 +69,8 @@ def pack(arguments: argparse.Namespace) -> int:
 def finish(arguments: argparse.Namespace) -> int:
     """Make new weights part of BUNDLE: to be run after d3gm calibrate.
 
-    Weights in an older form are stored as MONAI loads them, and what names them by their hash in models/*.json follows.
+    The weights are stored so that monai.bundle.load finds them. Where a file in models names the weights by their hash,
+    the new hash replaces the old one.
     A small input is restored, and the result noted in models/reference.json, with which d3gm doctor compares.
     """
     from monai_d3gm.bundle.reference import write_reference

@@ -1,19 +1,16 @@
 """Checkpoints: the weights of a network with the process, preconditioning and data that they were trained for.
 
-A file is the network's state_dict, as torch and MONAI load it (``network.load_state_dict(torch.load(file))``,
-``monai.bundle.load``). What else belongs to the weights stands in the state_dict's own metadata, the attribute
-``_metadata`` in which torch keeps the versions of modules, under ``d3gm``: plain containers, so that ``torch.load``
-reads the file with ``weights_only``. They are ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range
+A file is a dict of plain containers and tensors, read with ``weights_only``. ``model`` is the network's state_dict, and
+``d3gm`` says what else belongs to the weights: ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range
 of rho = ln(a/c) that the training covered: the theory's section on the denoiser says why any process inside it may use
-the weights), ``prediction_type``, ``sigma_data``, ``normalization`` and ``training``. An older form,
-``{"model": state_dict, "d3gm": {...}}``, is read too.
+the weights), ``prediction_type``, ``sigma_data``, ``normalization`` and ``training``. The tensors of ``model`` stand at
+the top level too, where ``monai.bundle.load`` looks for them; they share their bytes with those of ``model``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -104,13 +101,12 @@ def write_checkpoint(
 ) -> None:
     """Write what `read_checkpoint` gives, the entries ``model`` and ``d3gm``; see `save_checkpoint`."""
     target = Path(path)
-    state = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in model.items())
-    stated = {**info, "tensors_sha256": _tensors_hash(state)}
-    state._metadata = {**getattr(model, "_metadata", {}), "d3gm": stated}  # type: ignore[attr-defined]
+    state = {name: tensor.detach().cpu().clone() for name, tensor in model.items()}
+    content = {**state, "model": state, "d3gm": {**info, "tensors_sha256": _tensors_hash(state)}}
     temporary = target.with_name(f".{target.name}.partial")
     try:
         with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
-            torch.save(state, file)
+            torch.save(content, file)
         size = temporary.stat().st_size
         if max_bytes is not None and size > max_bytes:
             raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {max_bytes / 1e6:.0f}.")
@@ -140,14 +136,13 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many kinds for a damaged or foreign file
         raise CheckpointError(f"{file}: not a checkpoint of tensors and plain containers, or damaged.") from error
-    model, info = content, getattr(content, "_metadata", {}).get("d3gm")
-    if isinstance(content, dict) and "d3gm" in content:  # the older form
-        model, info = content.get("model"), content["d3gm"]
+    entries = content if isinstance(content, dict) else {}
+    model, info = entries.get("model"), entries.get("d3gm")
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
-        raise CheckpointError(f"{file}: not a D3GM checkpoint: it is no state_dict of named tensors.")
+        raise CheckpointError(f"{file}: not a D3GM checkpoint: it lacks the state_dict 'model'.")
     missing = [name for name in _ENTRIES if not isinstance(info, dict) or name not in info]
     if missing:
-        raise CheckpointError(f"{file}: not a D3GM checkpoint: its metadata 'd3gm' lacks {', '.join(missing)}.")
+        raise CheckpointError(f"{file}: not a D3GM checkpoint: its entry 'd3gm' lacks {', '.join(missing)}.")
     damaged = [name for name, value in model.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if damaged:
         raise CheckpointError(f"{file}: the checkpoint's {damaged[0]} holds NaN or infinity; accepted: finite weights.")
