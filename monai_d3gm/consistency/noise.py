@@ -5,7 +5,8 @@ et al., MRM 46, 2001). With the Cholesky factor of C / 2 = L L^H, the coils L^{-
 deviation 1 per real and imaginary part.
 
 The outermost samples of k-space hold the least signal. What was not measured is zero there (interpolation, partial
-echoes, lines left out) and does not count.
+echoes, lines left out) and does not count. Where the readout was oversampled, the image has room beside the field of
+view, which holds still less.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch
 from scipy.stats import gamma
 from torch import Tensor
 
-__all__ = ["estimate_noise_std", "noise_covariance", "outer_samples", "whitening_matrix"]
+from monai_d3gm.consistency.fourier import ifft1c
+
+__all__ = ["beside_field", "estimate_noise_std", "noise_covariance", "outer_samples", "whitening_matrix"]
 
 _EMPTY = 5e-7
 """Samples below this share of the largest are rounding errors of zeros that went through a Fourier transform."""
@@ -28,6 +31,12 @@ _SAMPLES_PER_COIL = 40
 
 _AT_MOST = 0.4
 """However few samples there are, no more than this share is taken: the rest is signal."""
+
+_ROLL_OFF = 0.1
+"""The share of the room beside the field of view, at the ends of the readout's band, that receivers' filters dampen."""
+
+_NARROW = 8
+"""Rows beside the field of view that are too few to tell the noise."""
 
 _SMALLEST = 1e-4
 """Eigenvalues of the covariance are raised to this share of the largest: a coil that is off has no noise of its own."""
@@ -68,6 +77,41 @@ def outer_samples(kspace: Tensor) -> Tensor:
     wanted = max(round(_OUTERMOST * total), min(_SAMPLES_PER_COIL * len(stack), round(_AT_MOST * total)), 1)
     threshold = distance[sampled].sort(descending=True).values[wanted - 1]
     return stack[:, sampled & (distance >= threshold)]
+
+
+def beside_field(kspace: Tensor, rows: int) -> Tensor:
+    """K-space without the signal of the field of view, where the readout was oversampled; else k-space itself.
+
+    An inverse Fourier transform along the readout gives an image along it, of which the rows beside the field of view
+    are kept. The transform is unitary: white noise keeps its covariance. The outermost tenth of these rows, which the
+    receivers' filters dampen, is left out.
+
+    Args:
+        kspace: complex (H, W) or (coils, H, W), readout along H, 0 where not sampled.
+        rows: of the image that lie in the field of view, the central ones of H.
+
+    Returns:
+        complex (n, W) or (coils, n, W): n rows on both sides of the field of view, or k-space where there are fewer
+        than 8 or they are empty.
+
+    Example:
+        >>> noise = torch.complex(*torch.randn(2, 64, 48, generator=torch.Generator().manual_seed(0)))
+        >>> noise[31:33] += 200 * noise[31:33].real.abs()  # an object, low frequencies alone
+        >>> beside_field(noise, 32).shape, beside_field(noise, 64).shape
+        (torch.Size([28, 48]), torch.Size([64, 48]))
+    """
+    size = kspace.abs() if kspace.ndim == 2 else kspace.abs().amax(0)
+    used = torch.nonzero((size > _EMPTY * size.max()).any(1)).ravel()
+    if not len(used):
+        return kspace
+    # an interpolated readout has the field of view of its samples; their noise would be correlated after padding
+    image = ifft1c(kspace[..., int(used[0]) : int(used[-1]) + 1, :], dim=-2)
+    count, field = image.shape[-2], rows / kspace.shape[-2]
+    away = (torch.arange(count, device=kspace.device) - count // 2).abs() / (count / 2)
+    beside = image[..., (away > field) & (away < 1 - _ROLL_OFF * (1 - field)), :]
+    if beside.shape[-2] < _NARROW or float(beside.abs().max()) <= _EMPTY * float(size.max()):
+        return kspace
+    return beside
 
 
 def estimate_noise_std(kspace: Tensor) -> float:

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_d3gm.consistency.fourier import fft2c, ifft2c
-from monai_d3gm.consistency.noise import estimate_noise_std, noise_covariance, outer_samples, whitening_matrix
+from monai_d3gm.consistency.noise import (
+    beside_field,
+    estimate_noise_std,
+    noise_covariance,
+    outer_samples,
+    whitening_matrix,
+)
 
 
 def white(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -65,6 +71,28 @@ def test_the_corners_come_first() -> None:
     samples = outer_samples(torch.complex(rows - 20, columns - 10))
     assert 80 <= samples.shape[1] < 90
     assert bool(((samples.real / 20).square() + (samples.imag / 10).square() > 1).all())
+
+
+@pytest.mark.parametrize("padded", [0, 64])
+def test_beside_the_field_of_view_is_noise_alone(padded: int) -> None:
+    """An object with sharp edges in the middle half of the readout: its signal reaches the corners of k-space."""
+    image = torch.zeros(128, 96, dtype=torch.complex64)
+    image[40:90, 20:80] = 1
+    measured = fft2c(image) + 2e-3 * white(128, 96)
+    kspace = torch.nn.functional.pad(measured, (0, 0, padded, padded))
+    assert estimate_noise_std(kspace) > 3e-3
+    beside = beside_field(kspace, (128 + 2 * padded) // 2)
+    assert estimate_noise_std(beside) == pytest.approx(2e-3, rel=0.1)
+
+
+def test_without_room_beside_the_field_of_view_all_of_kspace_counts() -> None:
+    kspace = white(64, 48)
+    assert beside_field(kspace, 64) is kspace and beside_field(kspace, 60) is kspace
+    kspace[16:48] = 0
+    inside = fft2c(torch.nn.functional.pad(ifft2c(white(32, 48)), (0, 0, 16, 16)))
+    assert beside_field(inside, 32) is inside
+    zero = torch.zeros(8, 8, dtype=torch.complex64)
+    assert beside_field(zero, 4) is zero
 
 
 @pytest.mark.parametrize("coils", [2, 8])

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from monai_d3gm.consistency.coils import COMPRESS_FROM, prepare_coils, virtual_coils
 from monai_d3gm.consistency.fourier import ifft2c
-from monai_d3gm.consistency.noise import estimate_noise_std, noise_covariance, outer_samples
+from monai_d3gm.consistency.noise import beside_field, estimate_noise_std, noise_covariance, outer_samples
 from monai_d3gm.data.formats.base import InputVolume, KspaceFormat, KspaceReader, MagnitudeVolume, VolumeFormat
 from monai_d3gm.data.formats.fastmri import KspaceFileError, acceleration_of
 from monai_d3gm.data.formats.maps import open_maps
@@ -307,9 +307,10 @@ class KspaceSliceDataset(Dataset):
             mask = mask.mT if item["transposed"] else mask
             item["mask"] = mask.reshape((1,) * (full.ndim - 2) + mask.shape)
             item["kspace"] = full * item["mask"]
+        separable = mask is None or mask.shape.numel() in mask.shape  # else the rows do not decouple
         # before the crop, which spreads the zeros of an interpolated readout
-        noise = item["kspace"]
-        if mask is None or mask.shape.numel() in mask.shape:  # else the rows do not decouple
+        noise = beside_field(item["kspace"], crop[0]) if separable else item["kspace"]
+        if separable:
             item["full"] = full
             item = CropReadoutd(("kspace", "full"), crop[0])(item)
             full = item.pop("full")
