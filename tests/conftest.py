@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("d3gm", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("d3gm")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``pytest -n 2``: a process takes whole files, whose tests share fixtures, in the order of their collection."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # the short files, examples of docstrings, come last and fill the gap
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,11 @@ import logging
 import os
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,23 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from monai_d3gm.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, *PROCESSES, sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+SEVERAL_COMMANDS = """
+import json, os, sys
+from monai_d3gm.cli.main import main
+for number, (port, arguments) in enumerate(json.loads(sys.argv[1])):
+    if number:  # torchrun gives one place to meet; each further command meets at its own
+        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    status = main(arguments)
+    if status:
+        sys.exit(status)
+"""
+
+
+def two_processes(*commands: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """Commands of d3gm, one after another, in two processes that torchrun starts once for all: it takes seconds."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in commands]
+        ports = [each.getsockname()[1] for each in sockets]
+    listed = json.dumps([(port, [*map(str, command)]) for port, command in zip(ports, commands, strict=True)])
+    command = [sys.executable, *PROCESSES, sys.executable, "-W", "ignore", "-c", SEVERAL_COMMANDS, listed]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

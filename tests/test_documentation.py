@@ -117,8 +117,8 @@ def test_the_keys_of_the_card_exist_in_the_bundle() -> None:
 
 def test_the_test_command_is_the_one_of_the_checks() -> None:
     checks = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
-    assert ".venv/bin/pytest" in checks
-    assert "&& .venv/bin/pytest\n" in README
+    assert ".venv/bin/pytest -n 2" in checks
+    assert "&& .venv/bin/pytest -n 2\n" in README
 
 
 PLACES = {

@@ -1,10 +1,11 @@
-"""A picture of one slice of a restored volume: the input, what it became, the truth, and how far to trust it."""
+"""A picture of one slice of a restored volume: input, restored image, truth, and uncertainty."""
 
 from __future__ import annotations
 
 from os import PathLike
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,6 +19,9 @@ from monai_d3gm.metrics import evaluate_images, psnr
 __all__ = ["save_panel"]
 
 _HEIGHT = 3.2
+_GAP, _HEAD, _BETWEEN, _BAR = 0.05, 0.66, 0.25, 0.8
+"""Inches: the upper row's height; the gap between images, the space for titles, between the rows, and for the bar."""
+
 _WINDOW = 99.8
 _SIDES = {
     "left": (0.03, 0.5, "left", "center"),
@@ -36,13 +40,12 @@ def save_panel(
 ) -> None:
     """Draw the middle one of the restored slices and write it as PNG, whole or not at all.
 
-    At most four columns: the input, the restored image, the truth or else the last of the other baselines, and how far
-    to trust the restored image. Below each image is the part of it in which the restoration gained most, marked above
-    (without a truth: in which it changed most). How far to trust it are the calibrated interval and, where a truth is
-    known, the error beneath it, on one scale in the file's units; without an interval the standard deviation over
-    samples takes its place. The images share one grey scale. Pixels have their physical aspect. The input's format says
-    how a slice is turned and which sides have letters (`View`). Maps of colour images are drawn as the root mean square
-    over the channels.
+    There are at most four columns: the input, the restored image, the truth or else the last of the other baselines,
+    and the uncertainty. The lower row enlarges the part in which the restoration gained most (without a truth: changed
+    most); a frame marks it above. The uncertainty is the calibrated interval or else the standard deviation over
+    samples. If the truth is known, the error stands below it, on the same scale in the file's units. The images share
+    one grey scale. Pixels have their physical aspect. The input's format says how a slice is turned and which sides
+    have letters (`View`). Maps of colour images are drawn as the root mean square over the channels.
 
     Args:
         path: the file.
@@ -71,9 +74,20 @@ def save_panel(
     width = _HEIGHT * columns / (rows * view.aspect)
     below = width * view.aspect * (window[0].stop - window[0].start) / (window[1].stop - window[1].start)
     count = len(shown) + bool(maps)
-    figure = Figure(figsize=(width * count + 0.9 * bool(maps), _HEIGHT + below + 0.7), layout="constrained")
+    extent = (count * (width + _GAP) + _GAP + _BAR * bool(maps), _GAP + below + _BETWEEN + _HEIGHT + _HEAD)
+    # All places are known: a layout engine would draw the figure once more to find them.
+    figure = Figure(figsize=extent)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, count, squeeze=False, height_ratios=[_HEIGHT, below])
+
+    def axes_at(left: float, bottom: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((left / extent[0], bottom / extent[1], wide / extent[0], high / extent[1]))
+
+    axes = np.array(
+        [
+            [axes_at(_GAP + column * (width + _GAP), bottom, width, height) for column in range(count)]
+            for bottom, height in ((_GAP + below + _BETWEEN, _HEIGHT), (_GAP, below))
+        ]
+    )
     top = float(np.percentile(restored if truth is None else truth, _WINDOW)) or 1.0
     for column, (name, image) in enumerate(shown.items()):
         for axis, part in ((axes[0, column], image), (axes[1, column], image[window])):
@@ -89,7 +103,9 @@ def save_panel(
             drawn = axis.imshow(part, cmap="inferno", vmin=0.0, vmax=limit, aspect=view.aspect, interpolation="nearest")
         for axis, name in zip(axes[:, -1], maps, strict=False):
             axis.set_title(name, fontsize=9)
-        bar = figure.colorbar(drawn, ax=axes[:, -1], fraction=0.05, pad=0.02)
+        bar = figure.colorbar(
+            drawn, cax=axes_at(2 * _GAP + count * (width + _GAP), _GAP, 0.12, extent[1] - _GAP - _HEAD)
+        )
         bar.set_label("in the image's units", fontsize=7)
         bar.ax.tick_params(labelsize=7)
     for axis in axes.ravel():
@@ -100,7 +116,8 @@ def save_panel(
         place = {"transform": axes[0, 0].transAxes, "ha": horizontal, "va": vertical}
         axes[0, 0].text(x, y, letter, color="yellow", fontsize=8, **place)
     title = printable(volume.source.path.name) + (f", slice {volume.source.slices[index]}" if view.numbered else "")
-    figure.suptitle(title + (f" ({volume.source.origin})" if volume.source.simulated else ""), fontsize=9)
+    title += f" ({volume.source.origin})" if volume.source.simulated else ""
+    figure.suptitle(title, fontsize=9, y=1 - _GAP / extent[1], va="top")
     with atomic_path(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
@@ -135,7 +152,7 @@ def _frame_of(window: tuple[slice, slice]) -> Rectangle:
 
 
 def _psnr(image: NDArray[np.float32], truth: NDArray[np.float32] | None) -> str:
-    """The figure in a title, where there is one to give."""
+    """The figure in a title, if there is one."""
     if truth is None or truth is image or min(truth.shape[:2]) < 7 or truth.max() <= 0:
         return ""
     if truth.ndim == 3:

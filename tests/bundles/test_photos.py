@@ -41,10 +41,19 @@ def network(seed: int = 0) -> ConditionalNAFNet:
     return net.eval()
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def photo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bundles") / request.param
-    shutil.copytree(BUNDLES / request.param / "configs", root / "configs")
+@pytest.fixture(scope="module")
+def photo_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: make_photo_bundle(tmp_path_factory.mktemp("bundles") / name) for name in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def photo_bundle(request: pytest.FixtureRequest, photo_bundles: dict[str, Path]) -> Path:
+    return photo_bundles[request.param]
+
+
+def make_photo_bundle(root: Path) -> Path:
+    """A copy of the bundle of this name with a small network."""
+    shutil.copytree(BUNDLES / root.name / "configs", root / "configs")
     file = root / "configs" / "inference.json"
     config = json.loads(file.read_text())
     config["network_def"].update(SMALL)
@@ -141,19 +150,24 @@ def test_evaluate_takes_pairs_and_the_dial(
     assert run.status == 1 and "x.png has no partner" in run.err and "y.png has no partner" in run.err
 
 
-def test_two_processes_evaluate_as_one(photo_bundle: Path, tmp_path: Path) -> None:
+def test_two_processes_evaluate_as_one(photo_bundles: dict[str, Path], tmp_path: Path) -> None:
     """Clean photographs and pairs alike are shared, and the report has the same bytes."""
     for name in ("x", "y", "z"):
         for part, image in (("rain", COFFEE**2), ("norain", COFFEE)):
             (tmp_path / "pairs" / part).mkdir(parents=True, exist_ok=True)
             write_image(tmp_path / "pairs" / part / f"{name}.png", image)
     fast = ["--steps", "1", "--samples", "1", "--no-progress"]
-    for source, options in ((tmp_path / "pairs" / "norain", ["--synthetic"]), (tmp_path / "pairs", [])):
-        one, two = (tmp_path / f"{source.name}_{count}" for count in ("one", "two"))
-        shared = two_processes("evaluate", photo_bundle, source, two, *fast, *options)
-        assert shared.returncode == 0, shared.stderr
-        assert main(["evaluate", str(photo_bundle), str(source), str(one), *fast, *options]) == 0
-        assert content(two) == content(one) and set(content(two)) == {"metrics.json"}
+    runs = {
+        tmp_path / f"{name}_{source.name}": ["evaluate", bundle, source, *fast, *options]
+        for name, bundle in photo_bundles.items()
+        for source, options in ((tmp_path / "pairs" / "norain", ["--synthetic"]), (tmp_path / "pairs", []))
+    }
+    shared = two_processes(*([*run[:3], output / "two", *run[3:]] for output, run in runs.items()))
+    assert shared.returncode == 0, shared.stderr
+    for output, run in runs.items():
+        assert main([*map(str, run[:3]), str(output / "one"), *map(str, run[3:])]) == 0
+        assert content(output / "two") == content(output / "one")
+        assert set(content(output / "two")) == {"metrics.json"}
 
 
 def test_the_command_line_names_pairs_by_patterns(
