@@ -35,8 +35,9 @@ def memory_limit() -> int:
     Raises:
         ValueError: the environment variable ``D3GM_MAX_MEMORY`` is no number of GiB above 0.
 
-    >>> memory_limit() > 0
-    True
+    Example:
+        >>> memory_limit() > 0
+        True
     """
     text = os.environ.get(MEMORY_VARIABLE, str(DEFAULT_MEMORY))
     try:
@@ -59,10 +60,11 @@ def check_memory(subject: object, what: str, size: int) -> None:
     Raises:
         TooLargeError: ``size`` is above `memory_limit`.
 
-    >>> check_memory("a.nii", "a volume of 512 x 512 x 2000000 voxels", 2**41)
-    Traceback (most recent call last):
-    ...
-    monai_d3gm.files.TooLargeError: a.nii: a volume of 512 x 512 x 2000000 voxels takes 2048 GiB of memory; ...
+    Example:
+        >>> check_memory("a.nii", "a volume of 512 x 512 x 2000000 voxels", 2**41)
+        Traceback (most recent call last):
+        ...
+        monai_d3gm.files.TooLargeError: a.nii: a volume of 512 x 512 x 2000000 voxels takes 2048 GiB of memory; ...
     """
     limit = memory_limit()
     if size > limit:
@@ -73,18 +75,19 @@ def check_memory(subject: object, what: str, size: int) -> None:
 
 
 def load_json(path: str | os.PathLike[str]) -> Any:
-    """Read JSON of another's making: of bounded size and depth, and without NaN and infinity, which JSON has not.
+    """Read an untrusted JSON file: size and depth are bounded; NaN and infinity are refused, since JSON lacks them.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no such JSON.
 
-    >>> file = Path(tempfile.mkdtemp()) / "a.json"
-    >>> _ = file.write_text('{"a": [1, NaN]}')
-    >>> load_json(file)
-    Traceback (most recent call last):
-    ...
-    ValueError: NaN is no JSON number
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "a.json"
+        >>> _ = file.write_text('{"a": [1, NaN]}')
+        >>> load_json(file)
+        Traceback (most recent call last):
+        ...
+        ValueError: NaN is no JSON number
     """
 
     def refuse(text: str) -> None:
@@ -103,8 +106,9 @@ def load_json(path: str | os.PathLike[str]) -> Any:
 def printable(text: object) -> str:
     """Text for a terminal or a title: control characters and bytes of a name that are no UTF-8 are escaped.
 
-    >>> printable("a\\x1b[2Jb\\udcff")
-    'a\\\\x1b[2Jb\\\\xff'
+    Example:
+        >>> printable("a\\x1b[2Jb\\udcff")
+        'a\\\\x1b[2Jb\\\\xff'
     """
     return "".join(
         character
@@ -129,10 +133,11 @@ def locked(path: str | os.PathLike[str], message: str) -> Iterator[None]:
     Raises:
         OutputError: another process holds it, or it cannot be made.
 
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with locked(folder / "lock", "in use"):
-    ...     (folder / "lock").exists()
-    True
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with locked(folder / "lock", "in use"):
+        ...     (folder / "lock").exists()
+        True
     """
     try:
         import fcntl
@@ -166,8 +171,9 @@ def writable_folder(folder: str | os.PathLike[str]) -> Path:
     Raises:
         OutputError: it cannot be made, is no folder, or no file can be written into it.
 
-    >>> writable_folder(tempfile.mkdtemp()).is_dir()
-    True
+    Example:
+        >>> writable_folder(tempfile.mkdtemp()).is_dir()
+        True
     """
     path = Path(folder)
     try:
@@ -193,11 +199,12 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
     Raises:
         OutputError: the folder is missing or cannot be written, or the file is there and ``overwrite`` is False.
 
-    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> with atomic_path(target) as temporary:
-    ...     _ = temporary.write_text("whole")
-    >>> target.read_text()
-    'whole'
+    Example:
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with atomic_path(target) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> target.read_text()
+        'whole'
     """
     target = Path(path)
     if target.exists() and (not overwrite or target.is_dir()):

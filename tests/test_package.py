@@ -149,3 +149,18 @@ def test_the_built_package_holds_the_bundles(tmp_path: Path) -> None:
         files += [path.relative_to(bundle).as_posix() for path in (bundle / "models").glob("*.[pj]*")]
         for file in files:
             assert (built / "bundles" / bundle.name / file).read_bytes() == (bundle / file).read_bytes()
+
+
+def test_errors_have_one_form() -> None:
+    """``NAME is VALUE; accepted: WHAT.``, or ``FILE: what is wrong.`` (CONTRIBUTING.md)."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                message = "".join(
+                    part.value
+                    for part in ast.walk(node.exc)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                )
+                assert not re.search(r"\bmust\b|\bgot\b|accepted (is|are)\b|(is|are) accepted\b(?!:)", message), (
+                    f"{path}: {message}"
+                )

@@ -1,4 +1,4 @@
-"""Classical reconstructions that restorations are compared with."""
+"""Classical reconstructions to compare restorations with."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import pywt
 import torch
 from torch import Tensor
 
-from monai_d3gm.baselines.operator import as_problem, default_weight
+from monai_d3gm.baselines.operator import as_problem, penalty_weight
 
 __all__ = ["l1_wavelet"]
 
@@ -65,12 +65,7 @@ def l1_wavelet(
         >>> bool((result - image).abs().max() < 0.01)
         True
     """
-    if regularisation is None:
-        regularisation = default_weight("l1_wavelet", kspace)
-    if not regularisation > 0:
-        raise ValueError(f"regularisation is {regularisation}; a number above 0 is accepted.")
-    if max_iter < 1:
-        raise ValueError(f"max_iter is {max_iter}; at least 1 is accepted.")
+    weight = penalty_weight("l1_wavelet", kspace, regularisation, max_iter)
     filters = pywt.Wavelet(wavelet)
     problem = as_problem(kspace, sensitivity_maps, mask, phase_weight)
     step = 1 / problem.lipschitz
@@ -79,7 +74,7 @@ def l1_wavelet(
     t = 1.0
     for _ in range(max_iter):
         previous = x
-        x = _shrunk(momentum - step * problem.gradient(momentum), step * regularisation, filters, shifts)
+        x = _shrunk(momentum - step * problem.gradient(momentum), step * weight, filters, shifts)
         t, last = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
         momentum = x + (last - 1) / t * (x - previous)
     return x * problem.scale

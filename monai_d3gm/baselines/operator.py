@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monai_d3gm.consistency.fourier import ifft2c
 
-__all__ = ["WEIGHTS", "Problem", "as_problem", "default_weight"]
+__all__ = ["WEIGHTS", "Problem", "as_problem", "penalty_weight"]
 
 WEIGHTS = {"l1_wavelet": (0.004, 0.004), "total_variation": (0.004, 0.004), "cg_sense": (0.01, 0.01)}
 """Weights of the penalties for one coil and for several: of the grid of ``benchmarks/classical.py tune`` those with the
@@ -74,7 +74,7 @@ def as_problem(
         True
     """
     if not 0 <= phase_weight < float("inf"):
-        raise ValueError(f"phase_weight is {phase_weight}; at least 0 is accepted.")
+        raise ValueError(f"phase_weight is {phase_weight}; accepted: at least 0.")
     coils = _as_coils(kspace)
     maps = _as_maps(sensitivity_maps, coils)
     sampled = _as_sampled(mask, coils)
@@ -82,7 +82,7 @@ def as_problem(
     zero_filled = (maps.conj() * ifft2c(data)).sum(0)
     scale = float(np.percentile(zero_filled.abs().numpy(), PERCENTILE))
     if scale == 0:
-        raise ValueError("kspace is 0 wherever it was sampled; measured data is accepted.")
+        raise ValueError("kspace is 0 wherever it was sampled; accepted: measured data.")
     along = [dim for dim in (-2, -1) if not bool((sampled == sampled.narrow(dim, 0, 1)).all())] or [-1]
     pattern = torch.fft.ifftshift(sampled, dim=along).to(torch.float32)
     conjugate = maps.conj()
@@ -95,24 +95,39 @@ def as_problem(
     return Problem(zero_filled / scale, normal, phase_weight, scale)
 
 
-def default_weight(method: str, kspace: Tensor) -> float:
-    """The tuned weight of a method's penalty, for one coil or several.
+def penalty_weight(method: str, kspace: Tensor, regularisation: float | None, max_iter: int) -> float:
+    """Check the two options that all methods have, and return the weight of the penalty.
+
+    Args:
+        method: one of `WEIGHTS`.
+        kspace: (H, W) for one coil or (coils, H, W).
+        regularisation: the weight, above 0; None takes the tuned one for one coil or several.
+        max_iter: number of iterations, at least 1.
+
+    Raises:
+        ValueError: the weight or the number of iterations is out of range.
 
     Example:
-        >>> default_weight("cg_sense", torch.ones(8, 4, 4)) == WEIGHTS["cg_sense"][1]
+        >>> penalty_weight("cg_sense", torch.ones(8, 4, 4), None, 1) == WEIGHTS["cg_sense"][1]
         True
     """
-    return WEIGHTS[method][1 if kspace.ndim == 3 and len(kspace) > 1 else 0]
+    if regularisation is None:
+        regularisation = WEIGHTS[method][1 if kspace.ndim == 3 and len(kspace) > 1 else 0]
+    if not regularisation > 0:
+        raise ValueError(f"regularisation is {regularisation}; accepted: a number above 0.")
+    if max_iter < 1:
+        raise ValueError(f"max_iter is {max_iter}; accepted: at least 1.")
+    return regularisation
 
 
 def _as_coils(kspace: Tensor) -> Tensor:
     """Give k-space as complex64 (coils, H, W)."""
     if not kspace.is_complex() or kspace.ndim not in (2, 3) or kspace.numel() == 0:
         raise ValueError(
-            f"kspace is {kspace.dtype} of shape {tuple(kspace.shape)}; complex (H, W) or (coils, H, W) is accepted."
+            f"kspace is {kspace.dtype} of shape {tuple(kspace.shape)}; accepted: complex (H, W) or (coils, H, W)."
         )
     if not bool(torch.isfinite(kspace).all()):
-        raise ValueError("kspace holds non-finite values; all must be finite.")
+        raise ValueError("kspace holds non-finite values; accepted: finite values.")
     coils = kspace.detach().as_subclass(Tensor).to("cpu", torch.complex64)
     return coils if coils.ndim == 3 else coils[None]
 
@@ -122,18 +137,16 @@ def _as_maps(maps: Tensor | None, coils: Tensor) -> Tensor:
     if maps is None:
         if len(coils) > 1:
             raise ValueError(
-                f"sensitivity_maps is None; maps of shape {tuple(coils.shape)} are accepted for several coils."
+                f"sensitivity_maps is None; accepted for several coils: maps of shape {tuple(coils.shape)}."
             )
         return torch.ones_like(coils)
     fitted = maps.detach().as_subclass(Tensor).to("cpu", torch.complex64)
     fitted = fitted if fitted.ndim == 3 else fitted[None]
     if fitted.shape != coils.shape:
-        raise ValueError(
-            f"sensitivity_maps has shape {tuple(maps.shape)}; kspace's, {tuple(coils.shape)}, is accepted."
-        )
+        raise ValueError(f"sensitivity_maps has shape {tuple(maps.shape)}; accepted: kspace's, {tuple(coils.shape)}.")
     largest = float(fitted.abs().square().sum(0).max())
     if not largest <= 1.001:
-        raise ValueError(f"sensitivity_maps has a sum of squares of {largest:.4g}; at most 1 is accepted.")
+        raise ValueError(f"sensitivity_maps has a sum of squares of {largest:.4g}; accepted: at most 1.")
     return fitted
 
 
@@ -150,6 +163,6 @@ def _as_sampled(mask: Tensor | None, coils: Tensor) -> Tensor:
         return fitted.broadcast_to(coils.shape[1:])
     except (ValueError, RuntimeError):
         raise ValueError(
-            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; bool broadcastable to {tuple(coils.shape)} is "
-            "accepted, the same for all coils."
+            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; accepted: bool broadcastable to "
+            f"{tuple(coils.shape)}, the same for all coils."
         ) from None

@@ -16,7 +16,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from monai_d3gm.baselines.operator import as_problem, default_weight
+from monai_d3gm.baselines.operator import as_problem, penalty_weight
 from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals, norm
 
 __all__ = ["cg_sense"]
@@ -52,20 +52,15 @@ def cg_sense(
         ...     torch.fft.ifftshift(kspace), norm="ortho")) / 2, atol=1e-4)
         True
     """
-    if regularisation is None:
-        regularisation = default_weight("cg_sense", kspace)
-    if not regularisation > 0:
-        raise ValueError(f"regularisation is {regularisation}; a number above 0 is accepted.")
-    if max_iter < 1:
-        raise ValueError(f"max_iter is {max_iter}; at least 1 is accepted.")
+    weight = penalty_weight("cg_sense", kspace, regularisation, max_iter)
     problem = as_problem(kspace, sensitivity_maps, mask, phase_weight)
     start = problem.start[None]
 
     def operator(x: Tensor) -> Tensor:
-        gradient = problem.normal(x[0])[None] + regularisation * x
+        gradient = problem.normal(x[0])[None] + weight * x
         return gradient + 1j * phase_weight * x.imag if phase_weight else gradient
 
-    with warnings.catch_warnings():  # stopping early is what max_iter asks for
+    with warnings.catch_warnings():  # max_iter asks for an early stop
         warnings.simplefilter("ignore", RuntimeWarning)
         solution = conjugate_residuals(operator, start, start, 1e-4 * norm(start), max_iterations=max_iter)
     return torch.view_as_complex(torch.view_as_real(solution[0]).contiguous()) * problem.scale

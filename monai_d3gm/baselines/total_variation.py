@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_d3gm.baselines.operator import as_problem, default_weight
+from monai_d3gm.baselines.operator import as_problem, penalty_weight
 
 __all__ = ["total_variation"]
 
@@ -52,12 +52,7 @@ def total_variation(
         >>> bool((result - image).abs().max() < 0.01)
         True
     """
-    if regularisation is None:
-        regularisation = default_weight("total_variation", kspace)
-    if not regularisation > 0:
-        raise ValueError(f"regularisation is {regularisation}; a number above 0 is accepted.")
-    if max_iter < 1:
-        raise ValueError(f"max_iter is {max_iter}; at least 1 is accepted.")
+    weight = penalty_weight("total_variation", kspace, regularisation, max_iter)
     problem = as_problem(kspace, sensitivity_maps, mask, phase_weight)
     dual_step = 1 / 16
     step = 1 / (problem.lipschitz / 2 + 8 * dual_step)  # 1 / step - dual_step ||D||^2 >= L / 2, ||D||^2 <= 8
@@ -67,7 +62,7 @@ def total_variation(
         ahead = 2 * moved - x
         dual = dual + dual_step * torch.stack([ahead.roll(-1, axis) - ahead for axis in (0, 1)])
         size = dual.abs().square().sum(0).sqrt()
-        dual = dual / (size / regularisation).clamp_min(1)
+        dual = dual / (size / weight).clamp_min(1)
         x = moved
     return x * problem.scale
 

@@ -1,4 +1,4 @@
-"""A bundle as an object: found by name, checked, set and run. The command line and the server both stand on it."""
+"""A bundle as an object: find it by name, check it, set its keys, run it. The command line and the server use it."""
 
 from __future__ import annotations
 

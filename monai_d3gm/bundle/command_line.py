@@ -1,8 +1,8 @@
-"""MONAI's command line, made to refuse what it does not know.
+"""A stricter command line for MONAI: unknown keys are refused.
 
-``python -m monai.bundle run`` accepts every key, and wraps each error in one that does not say what is wrong.
-`check_command_line`, named in the bundles' configs, mends that. It acts on MONAI's command line only: a
-``ConfigWorkflow`` made in Python is left alone.
+``python -m monai.bundle run`` accepts every key, and wraps each error in another that hides the cause. The bundles'
+configs call `check_command_line`, which corrects both. It acts on MONAI's command line only, not on a
+``ConfigWorkflow`` made in Python.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ __all__ = ["check_argument", "check_command_line", "command_line_options"]
 
 
 def check_command_line() -> None:
-    """Refuse what the command line ``python -m monai.bundle run`` gets wrong, and let its errors end in their cause.
+    """Refuse wrong options of ``python -m monai.bundle run``, and let its errors end in their cause.
 
     A key is known if the config files have it at their top level, and a nested key (``a::b``) if the component ``a``
     has such an argument.
     Where the config has a number or a truth value, the command line must give one (Fire takes ``false`` for text, and
     text for true). From then on an error ends the program with its cause as the last line on stderr. Without such a
-    command line nothing is done.
+    command line the function does nothing.
 
     Raises:
         BundleError: an unknown key, or a value of another kind.
 
-    >>> check_command_line()
+    Example:
+        >>> check_command_line()
     """
     options = command_line_options()
     if "config_file" not in options:
@@ -65,13 +66,14 @@ def check_argument(config: Mapping[str, Any], key: str) -> None:
         key: such as ``sampler::eta``.
 
     Raises:
-        BundleError: naming the arguments that there are.
+        BundleError: naming the accepted arguments.
 
-    >>> config = {"sampler": {"_target_": "monai_d3gm.sde.Sampler"}}
-    >>> check_argument(config, "sampler::eta")
-    >>> check_argument(config, "sampler::etta")
-    Traceback (most recent call last):
-    monai_d3gm.bundle.errors.BundleError: unknown key sampler::etta; did you mean eta?
+    Example:
+        >>> config = {"sampler": {"_target_": "monai_d3gm.sde.Sampler"}}
+        >>> check_argument(config, "sampler::eta")
+        >>> check_argument(config, "sampler::etta")
+        Traceback (most recent call last):
+        monai_d3gm.bundle.errors.BundleError: unknown key sampler::etta; did you mean eta?
     """
     *path, name = re.split("::|#", key)
     entry: Any = config

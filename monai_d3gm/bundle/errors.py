@@ -1,4 +1,4 @@
-"""What a bundle refuses, and the causes of what goes wrong inside ``monai.bundle``."""
+"""The errors of a bundle, and the causes of errors inside ``monai.bundle``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 DEBUG_VARIABLE = "D3GM_DEBUG"
-"""The environment variable that keeps the traceback of what was not foreseen."""
+"""The environment variable that keeps the traceback of an unexpected error."""
 
 
 class BundleError(ValueError):
@@ -22,12 +22,13 @@ class BundleError(ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a message on a name that is not known: those that are like it, or else all.
+    """The end of a message on an unknown name: similar names, or else all.
 
-    >>> did_you_mean("sed", ["seed", "device"], prefix="--")
-    'did you mean --seed?'
-    >>> did_you_mean("x", ["seed", "device"])
-    'accepted: device, seed.'
+    Example:
+        >>> did_you_mean("sed", ["seed", "device"], prefix="--")
+        'did you mean --seed?'
+        >>> did_you_mean("x", ["seed", "device"])
+        'accepted: device, seed.'
     """
     names = sorted(known)
     if near := difflib.get_close_matches(name, names, n=3):
@@ -36,13 +37,14 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The exception inside those in which ``monai.bundle`` wraps what a component or an expression raises.
+    """The innermost exception: ``monai.bundle`` wraps the exceptions of components and expressions.
 
-    >>> try:
-    ...     raise RuntimeError("Failed to evaluate ...") from ValueError("seed is 'a'")
-    ... except RuntimeError as error:
-    ...     print(root_cause(error))
-    seed is 'a'
+    Example:
+        >>> try:
+        ...     raise RuntimeError("Failed to evaluate ...") from ValueError("seed is 'a'")
+        ... except RuntimeError as error:
+        ...     print(root_cause(error))
+        seed is 'a'
     """
     while error.__cause__ is not None and str(error).startswith(("Failed to evaluate", "Failed to instantiate")):
         error = error.__cause__
@@ -50,26 +52,28 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the package itself refuses something: a ValueError that it raised, whose message says all.
+    """Whether the package itself raised the error: a ValueError whose message says all.
 
-    >>> from monai_d3gm.bundle import find_bundle_root
-    >>> try:
-    ...     find_bundle_root("no_such_bundle")
-    ... except BundleError as error:
-    ...     print(is_refusal(error), is_refusal(ValueError("of another package")))
-    True False
+    Example:
+        >>> from monai_d3gm.bundle import find_bundle_root
+        >>> try:
+        ...     find_bundle_root("no_such_bundle")
+        ... except BundleError as error:
+        ...     print(is_refusal(error), is_refusal(ValueError("of another package")))
+        True False
     """
     frames = list(traceback.walk_tb(error.__traceback__))
     return isinstance(error, ValueError) and bool(frames) and _PACKAGE in Path(frames[-1][0].f_code.co_filename).parents
 
 
 def explain(error: Exception) -> str:
-    """An error as one line; where it is neither a refusal nor the system's, its kind is named.
+    """An error as one line. Its kind is named unless it is a refusal or the system's.
 
-    The traceback of such a bug is printed where the environment variable ``D3GM_DEBUG`` is set, as by ``--debug``.
+    The traceback of a bug is printed if the environment variable ``D3GM_DEBUG`` is set; ``--debug`` sets it.
 
-    >>> explain(FileNotFoundError("no such file"))
-    'no such file'
+    Example:
+        >>> explain(FileNotFoundError("no such file"))
+        'no such file'
     """
     cause = root_cause(error)
     text = " ".join(str(cause).split())

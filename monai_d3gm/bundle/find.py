@@ -17,31 +17,31 @@ INFERENCE = ("inference.json",)
 """The config files of a restoration."""
 
 EVALUATION = ("inference.json", "evaluate.json")
-"""The config files of an evaluation: the second says what it changes of the first."""
+"""The config files of an evaluation: the second is an overlay over the first."""
 
 _CONFIG = "configs/inference.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def find_bundle_root(name: str | PathLike[str]) -> str:
-    """The folder of a bundle, which holds ``configs/inference.json``.
-
-    In this order: the folder of the config file on MONAI's command line; ``name`` itself as a folder; the current
-    folder, where it has this name; ``bundles/<name>`` in the current folder, then in the folder that the package was
-    installed from, or in the installed package.
+    """The folder of a bundle, with its ``configs/inference.json``. It is searched in this order: the folder of the
+    config file on MONAI's command line; ``name`` itself as a folder; the current folder, where it has this name;
+    ``bundles/<name>`` in the current folder, then in the folder that the package was installed from, or in the
+    installed package.
 
     Args:
         name: name or folder of a bundle.
 
     Raises:
-        BundleError: there is none.
+        BundleError: no bundle is found.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> (folder / "configs").mkdir()
-    >>> _ = (folder / "configs" / "inference.json").write_text("{}")
-    >>> find_bundle_root(folder) == str(folder)
-    True
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "configs").mkdir()
+        >>> _ = (folder / "configs" / "inference.json").write_text("{}")
+        >>> find_bundle_root(folder) == str(folder)
+        True
     """
     here = Path.cwd()
     places = [Path(file).parent.parent for file in command_line_options().get("config_file", [])[:1]]
@@ -60,8 +60,9 @@ def find_bundle_root(name: str | PathLike[str]) -> str:
 def find_bundles() -> dict[str, Path]:
     """The bundles that `find_bundle_root` finds by name alone, name -> folder, by name.
 
-    >>> sorted({"mri_recon", "mri_sr", "derain", "dehaze"} - set(find_bundles()))
-    []
+    Example:
+        >>> sorted({"mri_recon", "mri_sr", "derain", "dehaze"} - set(find_bundles()))
+        []
     """
     found: dict[str, Path] = {}
     for base in (Path.cwd(), _PACKAGE.parent, _PACKAGE):

@@ -1,4 +1,4 @@
-"""A bundle's trained model in Python: one object to restore with, and its parts to take into other code."""
+"""A bundle's trained model in Python: one object that restores, and its parts for other code."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Restoration:
     Photographs have colours: (1, h, w, 3).
 
     Attributes:
-        volume: all images of the restoration, the input's own and the baselines' among them.
+        volume: all images of the restoration, including the input's and the baselines'.
         uncertainty: the calibrated interval and the lower bounds.
         figures: by method, the figures against the truth, measure/protocol/region; empty where no truth is known.
-        warnings: what a reader of the image must know.
+        warnings: remarks for a reader of the image.
     """
 
     volume: RestoredVolume
@@ -55,12 +55,12 @@ class Restoration:
 
     @property
     def truth(self) -> NDArray[np.float32] | None:
-        """What the input was made from; None where that is not known."""
+        """The image that the input was made from; None if it is not known."""
         return self.volume.reference
 
     @property
     def interval(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """The lower and the upper end of each pixel's interval; None where the settings are not calibrated."""
+        """The lower and the upper end of each pixel's interval; None if the settings are not calibrated."""
         half_width = self.uncertainty.half_width
         return None if half_width is None else (self.image - half_width, self.image + half_width)
 
@@ -81,7 +81,7 @@ class TrainedModel:
         root: the bundle's folder.
         settings: keys of ``configs/inference.json`` that differ from the file.
         network: F(x, timesteps, context=None), with the trained weights.
-        scheduler: the process, and how the network is to be called.
+        scheduler: the process, and the denoiser around the network.
         inferer: draws the samples; ``inferer(mu, network, data_consistency)``.
         calibration: the intervals' calibration; None for a bundle that has none.
     """
@@ -102,7 +102,7 @@ class TrainedModel:
         """Restore one file, or the folder of one DICOM series, as the bundle's own workflow does. Nothing is written.
 
         Args:
-            path: what the bundle takes; `monai_d3gm.data.write_kspace` makes a file of an array of k-space.
+            path: an input of the bundle; `monai_d3gm.data.write_kspace` makes a file of an array of k-space.
             settings: keys of the bundle's ``configs/inference.json``, such as ``acceleration`` or ``num_samples``.
 
         Raises:
@@ -170,7 +170,7 @@ def _check(root: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @contextmanager
 def _unwrapped() -> Iterator[None]:
-    """Raise what a component raised, without what MONAI wraps it in."""
+    """Raise a component's own exception, without MONAI's wrapping."""
     try:
         yield
     except RuntimeError as error:

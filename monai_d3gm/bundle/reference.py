@@ -1,4 +1,4 @@
-"""A bundle's reference result: what its weights make of a small input, to find out whether an installation works.
+"""A bundle's reference result: its weights restore a small input, to test an installation.
 
 The input lies in the wheel of nibabel or scikit-image. One slice or photograph is restored by one evaluation on the
 CPU. ``models/reference.json`` holds the means of the image over 4 x 4 blocks, as shares of the largest.
@@ -26,7 +26,7 @@ from monai_d3gm.networks.checkpoint import weights_hash
 __all__ = ["TOLERANCE", "Comparison", "compare_reference", "write_reference"]
 
 TOLERANCE = 2e-3
-"""The largest difference of a block's mean that processors and versions of the libraries explain."""
+"""The largest difference of a block's mean that other processors and library versions can cause."""
 
 _SETTINGS = {"num_inference_steps": 1, "num_samples": 1, "fidelity": 1.0, "device": "cpu", "baseline": False}
 _BLOCKS = 4
@@ -34,7 +34,7 @@ _BLOCKS = 4
 
 @dataclass(frozen=True)
 class Comparison:
-    """A bundle's result beside the one that is noted.
+    """A bundle's result compared with the recorded one.
 
     Attributes:
         difference: the largest difference of a block's mean, as a share of the largest mean.
@@ -44,7 +44,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the installation computes what it should."""
+        """Whether the installation computes the expected result."""
         return self.difference <= TOLERANCE
 
 

@@ -1,4 +1,4 @@
-"""Runs a bundle's config with some keys set: what the command line and the server both stand on."""
+"""Runs a bundle's config with some keys set, for the command line and the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["accepted_kinds", "make_workflow", "prepare", "run_workflow"]
 
 
 def prepare(root: Path, configs: Sequence[str], settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What a run of a bundle is made by, besides its inputs: equal, and so are its results.
+    """Everything that determines a bundle's results besides the inputs: equal origins give equal results.
 
     Args:
         root: the bundle's folder.
@@ -57,9 +57,9 @@ def _sha256(file: Path) -> str:
 
 
 def accepted_kinds(root: Path, configs: Sequence[str]) -> tuple[str, ...]:
-    """The names of the formats that a bundle's data set takes: all, where it does not say.
+    """The names of the formats that a bundle's data set takes; all by default.
 
-    Only a data set of this package is looked up: nothing that a configuration names is imported here.
+    Only data sets of this package are looked up, so a configuration cannot import anything here.
     """
     from monai_d3gm.data.formats.base import Format
     from monai_d3gm.data.formats.registry import names_of
@@ -73,7 +73,7 @@ def accepted_kinds(root: Path, configs: Sequence[str]) -> tuple[str, ...]:
 def make_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any]) -> ConfigWorkflow:
     """The workflow of a bundle's config files with some keys set; as ``python -m monai.bundle run`` makes it.
 
-    Paths are to be given as such: MONAI evaluates text that holds one of its signs.
+    Pass paths as ``Path``: MONAI evaluates text that contains one of its signs.
     """
     from monai.bundle import ConfigWorkflow
 
@@ -83,7 +83,7 @@ def make_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any
 
 
 def _keep_stdout_for_results() -> None:
-    """Send to stderr what MONAI logs on stdout, but for a line with each workflow."""
+    """Send MONAI's log from stdout to stderr, without its line for each workflow."""
     logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)
     for logger in logging.root.manager.loggerDict.values():
         for handler in getattr(logger, "handlers", ()):

@@ -1,4 +1,4 @@
-"""``d3gm list`` and ``d3gm bundle``: which bundles there are, and one as an archive."""
+"""``d3gm list`` and ``d3gm bundle``: list the bundles, and make an archive of one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
 PACKED = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/*.json", "models/train_log.csv")
-"""The files of a bundle; what runs and trainings left in its folder is not among them."""
+"""The files of a bundle, without the outputs of runs and trainings."""
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 """The time of every file in an archive, so that the same bundle gives the same bytes."""
@@ -38,7 +38,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Print the bundles that are found by name: the name, the version, and what each does."""
+    """Print the name, version and task of each bundle that is found by name."""
     bundles = find_bundles()
     width = max(map(len, bundles), default=0)
     for name, root in bundles.items():
@@ -67,11 +67,10 @@ def pack(arguments: argparse.Namespace) -> int:
 
 
 def finish(arguments: argparse.Namespace) -> int:
-    """Make new weights part of BUNDLE: to be run after d3gm calibrate.
+    """Make new weights part of BUNDLE. Run it after d3gm calibrate.
 
-    The weights are stored so that monai.bundle.load finds them. Where a file in models names the weights by their hash,
-    the new hash replaces the old one.
-    A small input is restored, and the result noted in models/reference.json, with which d3gm doctor compares.
+    The weights are stored where monai.bundle.load finds them. The hashes in models/*.json are updated. Then a small
+    input is restored, and the result is recorded in models/reference.json for d3gm doctor.
     """
     from monai_d3gm.bundle.reference import write_reference
     from monai_d3gm.networks.checkpoint import read_checkpoint, weights_hash, write_checkpoint

@@ -52,8 +52,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
     """Restore INPUTs whose truth is known with BUNDLE, fit its intervals and bounds by contrast, and write them into
     the bundle's models/calibration.json.
 
-    Options left out are as the bundle has them; those that change an image have to be the same when the calibration is
-    used. Use subjects that neither trained nor tested the weights.
+    The bundle's settings are the defaults. Options that change an image must be the same when the calibration is used.
+    Use subjects that neither trained nor tested the weights.
     """
     from monai_d3gm.files import OutputError
     from monai_d3gm.networks.checkpoint import weights_hash
@@ -91,7 +91,7 @@ def _conditions(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _fit(
     root: Path, settings: Mapping[str, Any], coverage: float, contrast: str | None, subject_pattern: str
 ) -> tuple[str, CalibrationCondition]:
-    """The weights' file and what is fitted under one set of parameters."""
+    """The weights' file, and the fit under one set of parameters."""
     from monai_d3gm.handlers.trust import CollectCalibration
 
     workflow = make_workflow(root, EVALUATION, settings)

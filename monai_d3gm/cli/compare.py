@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(command=compare)
     parser.add_argument("config", metavar="CONFIG", help="the experiment, a JSON file; see benchmarks/compare")
     parser.add_argument("output", metavar="OUTPUT", nargs="?", help="folder for weights, figures and the report")
-    parser.add_argument("--seeds", type=int, nargs="+", help="of training and sampling, in place of the experiment's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of training and sampling, instead of the experiment's")
     parser.add_argument("--dataset-dir", metavar="DIR", help="the key dataset_dir of the bundle's train.json")
     parser.add_argument("--device", default="cpu", help="where networks are trained and run: cpu, cuda, cuda:1, ...")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, check it, and do nothing")
@@ -31,7 +31,7 @@ def compare(arguments: argparse.Namespace) -> int:
     """Train the networks of the experiment CONFIG, choose each method's own sampler on one part of the data, take the
     figures on the other, and write results.json and report.html into OUTPUT.
 
-    A run that was killed goes on where it was, with the same results; one with more seeds keeps those that are there.
+    A killed run resumes, with the same results. A run with more seeds keeps the existing ones.
     """
     from monai_d3gm.comparison.experiment import Experiment, ExperimentError
     from monai_d3gm.comparison.run import compare as run

@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
         help='such as \'{"name": "D3GMProcess", "tau": 4}\'; may be repeated; without it the bundle\'s own process '
         "and the other four with their default arguments",
     )
-    parser.add_argument("--weights", help="a checkpoint of the bundle's network, in place of its own")
+    parser.add_argument("--weights", help="a checkpoint of the bundle's network, instead of its own")
     parser.add_argument("--score-bound", type=float, default=1.0, help="C of the paper's Eq. 5; 1 if not given")
     parser.add_argument("--tolerance", type=float, default=2e-5, help="of the calibration of tau; 2e-5 if not given")
     add_options(parser, EVALUATION)
@@ -47,7 +47,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     defect, calibrated tau, round trips with the bundle's network and its Lipschitz constant; and draw one image's
     sampling trajectories.
 
-    Options left out are as the bundle has them, but for the slices: one of each volume.
+    The bundle's settings are the defaults, except for the slices: one of each volume.
     """
     import torch
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -20,18 +20,19 @@ _MOST = 16_000_000_000
 
 
 def restore_from_server(arguments: argparse.Namespace, restore: Callable[[argparse.Namespace], int]) -> int:
-    """Retrieve what the query INPUT selects, restore it, and store it in the server, or write it into OUTPUT.
+    """Retrieve the series that the query INPUT selects, restore them, and store them in the server or write them into
+    OUTPUT.
 
     Args:
-        arguments: of the command; ``input`` is an address with a query, ``output`` None where the server is meant.
+        arguments: of the command; ``input`` is an address with a query, ``output`` is None for the server.
         restore: the command for a folder.
 
     Returns:
         The command's exit status.
 
     Raises:
-        BundleError: the server cannot be reached, or the query selects nothing that can be restored.
-        DicomWebError: the server did not take what was restored.
+        BundleError: the server cannot be reached, or the query selects no series that can be restored.
+        DicomWebError: the server did not accept a restored series.
     """
     from monai_d3gm.cli.options import before_anything
     from monai_d3gm.data.formats.dicom.headers import read_header

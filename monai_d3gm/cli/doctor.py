@@ -1,4 +1,4 @@
-"""``d3gm doctor``: what is installed, and whether it computes what it should."""
+"""``d3gm doctor``: check the installation and its results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monai_d3gm.cli.options import Commands
 
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "fastmri", "h5py", "scikit-image", "sigpy")
-# extra -> the modules that it brings, and what is missing without them
+# extra -> its modules, and the features that need them
 _EXTRAS = {
     "dicom": (("highdicom", "gdcm", "openjpeg"), "maps as DICOM objects, compressed DICOM files"),
     "ismrmrd": (("ismrmrd",), "ISMRMRD raw data"),
@@ -36,10 +36,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Say what is installed, which extras are missing, and what there is to compute with; then restore a small input
-    with every bundle and compare with its reference result.
-
-    The exit status is 0 if all bundles compute what they should, 1 if one does not.
+    """Print the versions, missing extras and devices. Then restore a small input with every bundle and compare with its
+    reference result. The exit status is 0 if all bundles give their result, 1 if one does not.
     """
     print(f"monai_d3gm {__version__}, Python {platform.python_version()}, {sys.executable}")
     print("packages   " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
@@ -69,7 +67,7 @@ def _version(name: str) -> str:
 
 
 def _check(name: str, root: Path) -> int:
-    """Print whether a bundle computes its reference result; 0 unless it does not."""
+    """Print whether a bundle computes its reference result; return 0 if so, else 1."""
     from monai_d3gm.bundle.reference import compare_reference
 
     if not (root / "models" / "reference.json").exists():

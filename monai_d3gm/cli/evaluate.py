@@ -47,7 +47,7 @@ def add_parser(commands: Commands) -> None:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Restore INPUT with BUNDLE, compare with the truth and print tables of figures with their protocol.
 
-    Options left out are as the bundle has them. Processes that torchrun starts share the files of the folder INPUT.
+    The bundle's settings are the defaults. Processes that torchrun starts share the files of the folder INPUT.
     """
     shard = Shard()
     root = Path(find_bundle_root(arguments.bundle)).absolute()

@@ -1,4 +1,4 @@
-"""``d3gm info``: what a bundle's model is."""
+"""``d3gm info``: describe a bundle's model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def info(arguments: argparse.Namespace) -> int:
-    """Print what BUNDLE's model is: what it takes, its defaults, its process and training, and its calibration."""
+    """Print the inputs, defaults, process, training and calibration of BUNDLE's model."""
     facts = _facts(Path(find_bundle_root(arguments.bundle)))
     if arguments.json:
         print(json.dumps(facts, indent=2, default=str))
@@ -68,7 +68,8 @@ def _facts(root: Path) -> dict[str, Any]:
 
 
 def _calibration(content: Mapping[str, Any], weights: str) -> Any:
-    """For each set of parameters, by what sets it apart, the contrasts with their coverage and number of subjects."""
+    """For each set of parameters, named by its distinctive ones: the contrasts with their coverage and number of
+    subjects."""
     if content.get("weights") != weights:
         return "of other weights"
     conditions = [condition["parameters"] for condition in content["conditions"]]
@@ -83,7 +84,7 @@ def _calibration(content: Mapping[str, Any], weights: str) -> Any:
 
 
 def _training_statistics(content: Mapping[str, Any], _: str) -> Any:
-    """The volumes of the training and the statistics that inputs are compared by."""
+    """The training volumes, and the statistics that inputs are compared with."""
     return {"volumes": len(content["volumes"]), "statistics": list(content["quantiles"])}
 
 

@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
 def start(arguments: argparse.Namespace) -> int:
     """Serve the images of a folder to viewers until stopped, with MONAI Label's REST interface.
 
-    The environment is checked first: MONAI Label needs one of its own, see the README.
+    The environment is checked first: MONAI Label needs its own, see the README.
     """
     from monai_d3gm.label.environment import check_environment
 

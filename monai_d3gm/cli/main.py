@@ -1,4 +1,4 @@
-"""The console command ``d3gm``: run a bundle's own workflow on files, say what it holds, or compare processes.
+"""The console command ``d3gm``: run a bundle's own workflow on files, describe a bundle, or compare processes.
 
 Each command is a module of this package with a function ``add_parser(commands)``, which adds its parser to those of
 ``d3gm`` and sets ``command``, a function from the parsed arguments to the exit status. Nothing heavy is imported before
@@ -34,16 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line when left out.
 
     Returns:
-        0 all done; 1 something failed; 2 the command cannot be run as it is given, and nothing was done; 130
-        interrupted. An error is one line on stderr.
+        0 all done; 1 something failed; 2 the command is refused, and nothing was done; 130 interrupted. An error is one
+        line on stderr.
 
-    >>> main(["info", "/no/such/bundle"])
-    2
+    Example:
+        >>> main(["info", "/no/such/bundle"])
+        2
     """
     parser = make_parser()
     logging.setLogRecordFactory(_printable_record)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # names may hold characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         parsed, unknown = parser.parse_known_args(arguments)
@@ -78,7 +79,7 @@ def _printable_record(*arguments: Any, **options: Any) -> logging.LogRecord:
 
 
 def _hint(unknown: str, options: Collection[str]) -> str:
-    """The options of the command that are like one that it does not have."""
+    """The options of the command that are similar to an unknown one."""
     name, known = unknown.partition("=")[0].lstrip("-"), {option.lstrip("-") for option in options}
     return f"; {did_you_mean(name, known, prefix='--')}" if unknown.startswith("--") else ""
 

@@ -1,4 +1,4 @@
-"""What the commands share: the bundle and its options on the command line."""
+"""The common part of the commands: the bundle and its options on the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["add_bundle", "add_options", "before_anything", "given_options", "print_error"]
 
 
-# written here once more, so that the command line is parsed without torch
+# repeated here, so that the command line is parsed without torch
 MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 AXES = ("phase", "frequency")
 PLANES = ("in", "through")
@@ -133,7 +133,7 @@ class _BundleHelp(argparse.Action):
 
 
 def _with_default(action: argparse.Action, config: Mapping[str, Any]) -> str:
-    """The help of an option with the bundle's default; an expression of the config is none that a reader can use."""
+    """The help of an option with the bundle's default, unless that is an expression of the config."""
     component, _, argument = action.dest.partition("::")
     value = config[component].get(argument) if argument else config[component]
     if isinstance(value, bool | dict) or value is None or str(value).startswith(("$", "@")):
@@ -142,7 +142,7 @@ def _with_default(action: argparse.Action, config: Mapping[str, Any]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser, configs: Sequence[str]) -> None:
-    """Add the options that set keys of a bundle's config; one that is not given leaves its key as the bundle has it.
+    """Add the options that set keys of a bundle's config. A key without its option keeps the bundle's value.
 
     Args:
         parser: of a command with the argument BUNDLE, made with ``add_help=False``.
@@ -165,7 +165,7 @@ def given_options(arguments: argparse.Namespace, root: Path, configs: Sequence[s
     Args:
         arguments: parsed, of a parser with `add_options`.
         root: the bundle's folder.
-        configs: names of the config files that are to have these keys.
+        configs: names of the config files that must have these keys.
 
     Raises:
         BundleError: they have no such key.
@@ -189,8 +189,9 @@ def _component(key: str) -> str:
 def _sampler_option(text: str) -> dict[str, Any]:
     """An option of the sampler, as its key and value; text is a plain word, which MONAI does not evaluate.
 
-    >>> _sampler_option("eta=[0, 1.6]"), _sampler_option("grid=t")
-    ({'sampler::eta': [0, 1.6]}, {'sampler::grid': 't'})
+    Example:
+        >>> _sampler_option("eta=[0, 1.6]"), _sampler_option("grid=t")
+        ({'sampler::eta': [0, 1.6]}, {'sampler::grid': 't'})
     """
     name, _, value = text.partition("=")
     given: Any = value
@@ -209,10 +210,10 @@ def _sampler_option(text: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def before_anything() -> Iterator[None]:
-    """Turn a refusal in the block, where nothing has been done yet, into one of the command.
+    """Turn a refusal in the block into one of the command; nothing has been done yet.
 
     Raises:
-        BundleError: what was refused.
+        BundleError: the refusal.
     """
     try:
         yield
@@ -224,5 +225,5 @@ def before_anything() -> Iterator[None]:
 
 
 def print_error(text: str) -> None:
-    """Print the line on stderr that an error ends in."""
+    """Print the last line of an error on stderr."""
     print(f"d3gm: error: {printable(text)}", file=sys.stderr)

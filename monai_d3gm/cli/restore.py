@@ -63,12 +63,12 @@ def add_parser(commands: Commands) -> None:
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """Restore all of INPUT that BUNDLE takes and write the results into OUTPUT.
+    """Restore every file of INPUT that BUNDLE takes, and write the results into OUTPUT.
 
-    Files are told apart by their content. One that cannot be restored is named at the end, and the others are
-    restored all the same. The same command resumes a run that was interrupted. Processes that torchrun starts
-    share the inputs. What a query of a DICOMweb server selects is retrieved, restored, and stored there. Options left
-    out are as the bundle has them. The exit status is 0 if nothing failed, 1 if something did, and 2 if the command
+    The content of a file decides its format. Files that cannot be restored are named at the end; the others are
+    restored. The same command resumes an interrupted run. Processes that torchrun starts share the inputs. From a
+    DICOMweb server, the series that a query selects are retrieved, restored, and stored there. The bundle's settings
+    are the defaults. The exit status is 0 if nothing failed, 1 if something did, and 2 if the command
     was refused.
     """
     if arguments.input.startswith("dicomweb+"):
@@ -124,7 +124,8 @@ def restore(arguments: argparse.Namespace) -> int:
 def _restore_all(
     run: _Run, shard: Shard, units: Sequence[InputUnit], problems: Sequence[Problem], as_json: bool
 ) -> int:
-    """Restore this process's part of the units; the first process says what became of all, and the exit status."""
+    """Restore this process's part of the units. The first process prints the outcome of all and gives the exit
+    status."""
     with _each_once():
         restored = [run.restore(unit) for unit in shard.part(units)]
     gathered = shard.gather([asdict(outcome) for outcome in restored])
@@ -147,7 +148,7 @@ def _restore_all(
 
 
 def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings for one evaluation, at t = 1, where the estimate is the most faithful."""
+    """The settings for one evaluation at t = 1, the most faithful estimate."""
     quick = {"num_inference_steps": 1, "num_samples": 1, "fidelity": 1.0}
     if set(quick) & set(settings):
         raise BundleError("--quick sets steps, samples and fidelity; accepted: --quick, or these.")
@@ -156,14 +157,14 @@ def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _each_once() -> Iterator[None]:
-    """Let each of the package's warnings through once, for the first input that it is of."""
+    """Show each of the package's warnings once, for its first input."""
     seen: set[str] = set()
 
     def first(record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
         text = record.getMessage()
-        if record.msg == "%s: %s" and isinstance(record.args, tuple):  # an input's name, and what it is warned of
+        if record.msg == "%s: %s" and isinstance(record.args, tuple):  # an input's name, and the warning
             text = str(record.args[-1])
         new = text not in seen
         seen.add(text)
@@ -188,7 +189,7 @@ class _Run:
         base: the folder that the units are in.
         results: where the results go.
         settings: keys of the config that the command line sets.
-        origin: what makes the results, but for the input.
+        origin: everything that determines the results besides the input.
         dry: restore nothing.
         verbose: print tables.
         text: where lines and tables are printed.
@@ -209,7 +210,7 @@ class _Run:
         return Outcome(name, "failed" if problem.failed else "skipped", problem.kind, (name,), reason=problem.reason)
 
     def restore(self, unit: InputUnit) -> Outcome:
-        """Restore a unit, unless it is done; whatever goes wrong with it is its outcome."""
+        """Restore a unit, unless it is done. An error becomes its outcome."""
         files = tuple(self._name(path) for path in unit.files)
         name = files[0] if len(files) == 1 else printable(unit.relative.as_posix())
         status: Status = "restored"
@@ -248,7 +249,7 @@ class _Run:
         return made
 
     def _said(self, unit: InputUnit) -> str:
-        """What a unit's report says in a few words."""
+        """A unit's report in a few words."""
         from monai_d3gm.handlers.report import one_line
 
         report = read_json(self.results.place(unit) / self.results.report(unit))

@@ -1,8 +1,8 @@
-"""The results of many units in one folder: each unit's whole or not at all, with a record of what made them.
+"""The results of many units in one folder: each unit's whole or not at all, with a record of their origin.
 
-A unit is made in a folder of its own, and its files are moved into place when all are there. A record of what made
-them stays in the folder ``.d3gm``: from it an interrupted run resumes, and nothing else is replaced. The
-folder's bytes do not tell whether the run was interrupted. One run at a time writes into a folder.
+A unit is made in its own folder, and its files are moved into place when all exist. Their origin is recorded in the
+folder ``.d3gm``. From this record an interrupted run resumes, and a run replaces no other files. An interrupted run
+leaves the same bytes in the end. One run at a time writes into a folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SUMMARY = "summary.json"
 class ResultFolder:
     """A folder for the results of units, which mirrors the tree of the inputs.
 
-    An origin says what made a unit's results, in plain containers: equal origins give equal bytes.
+    An origin is everything that determines a unit's results, in plain containers: equal origins give equal bytes.
 
     Args:
         folder: where the results go.
@@ -69,7 +69,7 @@ class ResultFolder:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def made(self, unit: InputUnit, origin: Mapping[str, Any]) -> list[str] | None:
-        """The names of a unit's results, or None where they are still to be made.
+        """The names of a unit's results, or None if they are still to be made.
 
         Raises:
             OutputError: there are results of another origin, and they are not to be overwritten.
@@ -98,7 +98,7 @@ class ResultFolder:
         try:
             yield staged
             self._publish(unit, origin, staged)
-            for scratch in before:  # of runs that were killed: until now they said that the results are not whole
+            for scratch in before:  # of killed runs: until now they marked the results as not whole
                 shutil.rmtree(scratch, ignore_errors=True)
         finally:
             shutil.rmtree(self._scratch(unit), ignore_errors=True)
@@ -128,7 +128,7 @@ class ResultFolder:
         shutil.rmtree(scratch)
 
     def _publish(self, unit: InputUnit, origin: Mapping[str, Any], staged: Path) -> None:
-        """Move the results into place; until the last one is there the scratch folder says that they are not whole."""
+        """Move the results into place. Until the last one is there, the scratch folder marks them as not whole."""
         earlier = self._record(unit)["outputs"]
         names = sorted(path.name for path in staged.iterdir())
         if self.report(unit) not in names:
@@ -173,7 +173,7 @@ def _sha256(path: Path) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none."""
+    """A JSON object; empty if the file holds none."""
     try:
         content = load_json(file)
     except (OSError, ValueError):
@@ -182,7 +182,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _write(target: Path, content: Mapping[str, Any], scratch: Path) -> None:
-    """Write JSON whole or not at all; what a kill leaves behind lies in the scratch folder."""
+    """Write JSON whole or not at all; a kill leaves its remains in the scratch folder."""
     with atomic_path(scratch / target.name) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(scratch / target.name, target)
@@ -196,7 +196,7 @@ def _remove(path: Path) -> None:
 
 
 def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
-    """What differs between two origins, by name."""
+    """The names of the differences between two origins."""
     names: list[str] = []
     before = old or {}
     for key in sorted({*before, *new}):

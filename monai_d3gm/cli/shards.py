@@ -1,7 +1,7 @@
-"""A run that several processes share, as ``torchrun`` starts them: each takes its part of the inputs.
+"""A run shared by several processes that ``torchrun`` starts: each takes its part of the inputs.
 
-Files are independent, so the processes speak to one another twice: they begin when the first has, and at the end the
-first gathers what became of all.
+Files are independent, so the processes communicate twice: they begin after the first process has begun, and at the end
+the first gathers the outcomes of all.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class Shard:
     Raises:
         BundleError: the environment's values are no rank and number of processes.
 
-    >>> Shard().part(["a", "b"])
-    ['a', 'b']
+    Example:
+        >>> Shard().part(["a", "b"])
+        ['a', 'b']
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,7 @@ class Shard:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and prints what is said of all."""
+        """Whether this process writes and prints the results of all."""
         return self.rank == 0
 
     def part(self, items: Sequence[_Item]) -> list[_Item]:
@@ -51,7 +52,7 @@ class Shard:
         return list(items[self.rank :: self.size])
 
     def wait_for_first(self) -> None:
-        """Wait until the first process has come here too: it may have to refuse the run for all."""
+        """Wait for the first process: it may refuse the run for all."""
         if self.size > 1:
             if self.first:
                 self._store().set("begun", b"1")

@@ -12,7 +12,7 @@ __all__ = ["Outcome", "as_text", "failures", "summarise"]
 Status = Literal["restored", "planned", "failed", "skipped"]
 
 _SHOWN = 3
-"""How many skipped files are named for each reason."""
+"""The number of skipped files that are named for each reason."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Outcome:
 
     Attributes:
         input: the file, or the folder and the name of a series.
-        status: restored; planned, where it would be; failed; or skipped, as no input of the bundle.
-        kind: what it is, or None for no input.
+        status: restored; planned, in a dry run; failed; or skipped, since it is no input of the bundle.
+        kind: its format, or None for no input.
         files: its files.
         outputs: its results.
         reason: why it failed or was skipped.
@@ -37,10 +37,11 @@ class Outcome:
 
 
 def summarise(outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts by status and all inputs, after what is known of the run.
+    """The facts of the run, then counts by status and all inputs.
 
-    >>> summarise([Outcome("a.nii", "failed", "nifti", ("a.nii",), reason="empty")], {})["counts"]
-    {'failed': 1}
+    Example:
+        >>> summarise([Outcome("a.nii", "failed", "nifti", ("a.nii",), reason="empty")], {})["counts"]
+        {'failed': 1}
     """
     counts = Counter(outcome.status for outcome in outcomes)
     inputs = [{key: value for key, value in asdict(outcome).items() if value} for outcome in outcomes]
@@ -48,10 +49,11 @@ def summarise(outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> dict[str, 
 
 
 def failures(outcomes: Sequence[Outcome]) -> str:
-    """One line on the inputs that failed; empty where none did.
+    """One line on the inputs that failed; empty if none did.
 
-    >>> failures([Outcome("a.nii", "failed", "nifti", ("a.nii",), reason="empty")])
-    '1 of 1 inputs failed: a.nii: empty'
+    Example:
+        >>> failures([Outcome("a.nii", "failed", "nifti", ("a.nii",), reason="empty")])
+        '1 of 1 inputs failed: a.nii: empty'
     """
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if not failed:
@@ -64,9 +66,10 @@ def failures(outcomes: Sequence[Outcome]) -> str:
 def as_text(outcomes: Sequence[Outcome]) -> str:
     """A line for each input that was not restored; those that were skipped together by their reason; and the counts.
 
-    >>> print(as_text([Outcome("a.nii", "planned", "nifti", ("a.nii",), ("a_*",))]))
-    planned   a.nii -> a_*
-    1 planned
+    Example:
+        >>> print(as_text([Outcome("a.nii", "planned", "nifti", ("a.nii",), ("a_*",))]))
+        planned   a.nii -> a_*
+        1 planned
     """
     lines = []
     skipped: dict[str, list[str]] = defaultdict(list)

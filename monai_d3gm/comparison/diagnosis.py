@@ -30,7 +30,7 @@ from monai_d3gm.sde.noise import INITIAL_STEP, keyed_noise
 __all__ = ["TIMES", "Diagnosis", "Pair", "diagnose_process", "draw_trajectories", "lipschitz"]
 
 TIMES = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""The times at which trajectories are shown, and from which, but 0, round trips are made."""
+"""Trajectories are shown at these times, and round trips start from all but 0."""
 
 LIPSCHITZ_NOISE = 0.2
 """The noise level c / a at which a network's Jacobian is taken."""
@@ -55,13 +55,13 @@ class Diagnosis:
         process: name and arguments.
         kl_per_pixel: temporal discrepancy, in nats; None where it has no meaning (the bridge).
         w2_per_pixel: the same as Wasserstein-2 distance, in image units.
-        proposition2: the expression of the paper's Eq. 5, in squared image units; to compare processes with.
-        cocycle_defect: 0 where the process preserves its measure.
+        proposition2: the expression of the paper's Eq. 5, in squared image units; for comparing processes.
+        cocycle_defect: 0 if the process preserves its measure.
         tau: calibrated to the pairs, for the process's stationary_std, or the paper's where it has none.
-        round_trip: time -> PSNR (dB) of the image that is sampled from x_t of the clean image itself; empty without a
-            network for the process.
+        round_trip: time -> PSNR (dB) of the image sampled from x_t of the clean image; empty without a network for the
+            process.
         lipschitz: the network's largest stretch at c / a = 0.2, the largest over the pairs; None without a network.
-        refused: why the network does not serve the process; None where it does, or there is none.
+        refused: why the network does not serve the process; None if it does, or without a network.
     """
 
     process: dict[str, Any]
@@ -104,10 +104,11 @@ def diagnose_process(
     Raises:
         ValueError: there is no pair, or an argument is out of range.
 
-    >>> from monai_d3gm.sde import D3GMProcess
-    >>> pair = Pair(torch.full((1, 1, 8, 8), 0.7), torch.full((1, 1, 8, 8), 0.5))
-    >>> print(f"{diagnose_process(D3GMProcess(tau=1.0), [pair]).tau:.2f}")
-    4.03
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> pair = Pair(torch.full((1, 1, 8, 8), 0.7), torch.full((1, 1, 8, 8), 0.5))
+        >>> print(f"{diagnose_process(D3GMProcess(tau=1.0), [pair]).tau:.2f}")
+        4.03
     """
     if not pairs:
         raise ValueError("pairs is empty; accepted: at least one pair of images.")
@@ -147,7 +148,7 @@ def _tau(process: DiffusionProcess, pairs: Sequence[Pair], tolerance: float) -> 
 
 
 def _round_trip(scheduler: D3GMScheduler, network: nn.Module, pair: Pair, t: float, steps: int, seed: int) -> float:
-    """PSNR of the image that comes back, with the clean image's largest modulus as its range."""
+    """PSNR of the returned image; its range is the clean image's largest modulus."""
     back = sample(
         scheduler.denoiser(network),
         pair.mu,
@@ -165,7 +166,7 @@ def _round_trip(scheduler: D3GMScheduler, network: nn.Module, pair: Pair, t: flo
 
 
 def _bound(correct: Correction | None, scheduler: D3GMScheduler) -> Correction | None:
-    """A correction that knows the scheduler's gamma_t where it takes it."""
+    """A correction, bound to the scheduler's gamma_t if it has one."""
     bind = getattr(correct, "with_prior_std", None)
     return correct if bind is None else bind(scheduler.prior_std)
 
@@ -198,7 +199,7 @@ def draw_trajectories(
     view: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda image: image,
     aspect: float = 1.0,
 ) -> Figure:
-    """One image under each process at t = 1, 0.75, 0.5, 0.25 and 0, beside the truth.
+    """One image under each process at t = 1, 0.75, 0.5, 0.25 and 0, with the truth.
 
     The upper rows are states of the forward law of every process, with the same noise. The lower rows are states of
     sampling, under the processes that the network serves.
@@ -208,8 +209,7 @@ def draw_trajectories(
         pair: the image, grey (C = 1), complex (C = 2) or in colour (C = 3).
         steps: evaluations, on the grid uniform in t; a multiple of 4.
         seed: of the noise.
-        view: turns an image (rows, columns, ...) as it is to be drawn, such as that of
-            `monai_d3gm.handlers.panel.slice_view`.
+        view: turns an image (rows, columns, ...) for drawing, such as `monai_d3gm.handlers.panel.slice_view`.
         aspect: height of a pixel over its width.
 
     Raises:

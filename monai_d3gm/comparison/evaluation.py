@@ -1,4 +1,4 @@
-"""Figures of a network under a process and a setting on a condition's items, kept on disk as they are taken."""
+"""Figures of a network under a process and a setting on a condition's items; they are stored on disk."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ FIGURES = {
     "spectrum": "power spectrum over the truth's (dB)",
     "gmsd": "GMSD",
 }
-"""What is taken of an image, by name. PSNR, SSIM, LPIPS, the spectrum and GMSD are of the first sample; the CRPS is the
+"""The names of an image's figures. PSNR, SSIM, LPIPS, the spectrum and GMSD are of the first sample; the CRPS is the
 mean over pixels of the fair continuous ranked probability score of the samples, the spread the root mean square of
 their standard deviation; for MR images the data range is the maximum of the reference slice, for photographs 1."""
 
 
 class Item:
-    """An image to restore, read when asked for.
+    """An image to restore, read on demand.
 
     Args:
         dataset: that it is of.
@@ -69,7 +69,7 @@ class Item:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What the data set gives, with ``mu``, ``reference`` and ``key``; read once."""
+        """The data set's item, with ``mu``, ``reference`` and ``key``; read once."""
         content: dict[str, Any] = self._dataset[self._index]
         if self._crop is None:
             return content
@@ -83,7 +83,7 @@ class Item:
 
     @property
     def digest(self) -> str:
-        """The hash of what is restored and compared with."""
+        """The hash of the degraded image and the truth."""
         digest = hashlib.sha256(self.key.encode())
         for name in ("mu", "reference"):
             digest.update(np.ascontiguousarray(self.content[name]).tobytes())
@@ -105,8 +105,9 @@ def crps(samples: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
         samples: (S, ...).
         truth: (...).
 
-    >>> float(crps(np.array([[0.0], [2.0]]), np.array([1.0])))
-    0.0
+    Example:
+        >>> float(crps(np.array([[0.0], [2.0]]), np.array([1.0])))
+        0.0
     """
     count = len(samples)
     error = np.abs(samples - truth).mean(0)
@@ -117,10 +118,10 @@ def crps(samples: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
 
 
 class Evaluator:
-    """Takes figures and keeps them in ``folder``, one file for each network, process, setting, seed and image.
+    """Computes figures and stores them in ``folder``, one file for each network, process, setting, seed and image.
 
-    What a file holds is a function of what it is named by: the hash of the weights, the inferer's configuration and the
-    hash of the image. So a run that was killed goes on, and a change of any of them is taken anew.
+    A file's name determines its content: the hash of the weights, the inferer's configuration and the hash of the
+    image. So a killed run resumes, and a change of any of these is computed anew.
 
     Args:
         experiment: what is compared.
@@ -149,13 +150,13 @@ class Evaluator:
         return self._items.setdefault(condition, list(items))
 
     def image(self, x: Tensor, item: Item) -> Tensor:
-        """Samples (B, C, H, W) of an item as the images that are judged, (B, 1 or 3, H, W)."""
+        """Samples (B, C, H, W) of an item as images for the figures, (B, 1 or 3, H, W)."""
         x = x if self._to_image is None else self._to_image(x)
         crop = item.content.get("crop")
         return x if crop is None else center_crop(x, tuple(crop))
 
     def degraded(self, condition: Condition) -> list[Row]:
-        """Figures of what restoration starts from."""
+        """Figures of the degraded image."""
         rows = []
         for item in self.items(condition):
             images = self.image(item.content["mu"][None], item)
@@ -171,11 +172,11 @@ class Evaluator:
         seed: int,
         condition: Condition,
     ) -> list[Row]:
-        """Figures of a network's samples, from the folder where they have been taken.
+        """Figures of a network's samples, read from the folder if they are there.
 
         Args:
             network: F(x, timesteps, context=None), in evaluation mode.
-            scheduler: with the process that images are drawn under.
+            scheduler: with the process of the sampling.
             weights: hash of the network's file.
             setting: how images are drawn.
             seed: of the noise.
@@ -220,7 +221,7 @@ class Evaluator:
         return torch.cat(seen)
 
     def _figures(self, images: Tensor, reference: Tensor) -> dict[str, float]:
-        """What `FIGURES` names, of samples (S, 1 or 3, H, W)."""
+        """The `FIGURES` of samples (S, 1 or 3, H, W)."""
         samples = images.movedim(1, -1).double().numpy()
         truth = (reference if reference.ndim == 3 else reference[None]).movedim(0, -1).double().numpy()
         photograph = truth.shape[-1] == 3

@@ -1,4 +1,4 @@
-"""What is compared, as a JSON file: networks, the processes that they run under, settings of the sampler, data.
+"""An experiment as a JSON file: networks, their processes, settings of the sampler, data.
 
 The file stands on a bundle's ``configs/train.json``: its expressions may name what that file defines
 (``@dataset_dir``), and ``common`` and each network's entry override its keys, such as ``network_def::width``.
@@ -28,8 +28,9 @@ from monai_d3gm.sde import DiffusionProcess, Sampler, process_from_config
 __all__ = ["CRITERIA", "Condition", "Experiment", "ExperimentError", "Method", "Network", "Setting", "same_curves"]
 
 CRITERIA = {"psnr": 1, "crps": -1}
-"""By what a method's setting is chosen, and whether more or less of it is better: the fidelity of one image, and the
-continuous ranked probability score of the samples, a proper score, which is best for samples of the posterior."""
+"""The criteria for a method's setting, and whether more or less is better: the fidelity of one image, and the
+continuous ranked probability score of the samples. The latter is a proper score: samples of the posterior have the
+best."""
 
 
 class ExperimentError(ValueError):
@@ -38,14 +39,14 @@ class ExperimentError(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """How images are drawn; the noise levels c / a stand for the times at which a process has them.
+    """How images are drawn. A noise level c / a stands for the time at which a process has it.
 
     Attributes:
         sampler: every option of the trajectory.
-        fidelity: as `RestorationInferer` has it.
-        first_noise: c / a to which the first step leads, in place of the sampler's ``t_first``.
-        last_noise: c / a of the last evaluation, in place of its ``t_min``.
-        start_noise: c / a at which sampling starts from an estimate, that of one evaluation at ``t = 1``, in place of
+        fidelity: as for `RestorationInferer`.
+        first_noise: c / a to which the first step leads, instead of the sampler's ``t_first``.
+        last_noise: c / a of the last evaluation, instead of its ``t_min``.
+        start_noise: c / a at which sampling starts from an estimate, that of one evaluation at ``t = 1``, instead of
             its ``start``; None starts from the prior.
         consistency: hold the measurement at every step, where there is one.
         samples: drawn for each image.
@@ -127,8 +128,9 @@ _TIMES_OF = {"first_noise": "t_first", "last_noise": "t_min", "start_noise": "st
 def _short(value: Any) -> str:
     """Numbers without trailing zeros.
 
-    >>> _short(1.0), _short((0.0, 1.6)), _short("t")
-    ('1', '[0, 1.6]', 't')
+    Example:
+        >>> _short(1.0), _short((0.0, 1.6)), _short("t")
+        ('1', '[0, 1.6]', 't')
     """
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_short, value))}]"
@@ -146,12 +148,13 @@ def _time(process: DiffusionProcess, name: str, noise: float) -> float:
 def settings_from(entries: Sequence[Mapping[str, Any]]) -> list[Setting]:
     """The settings of a list of entries, whose keys are those of `Setting` and of `Sampler`.
 
-    Every list is a choice of values and multiplied out; a value that is a list itself stands in a list.
+    Every list is a choice of values, and all combinations are made. A value that is a list itself stands in a list.
 
-    >>> [str(setting) for setting in settings_from([{"steps": [1, 5], "order": 1}])]
-    ['1 evaluation: order 1, eta 0', '5 evaluations: order 1, eta 0']
-    >>> [str(setting) for setting in settings_from([{"eta": [[0, 1.6]], "temperature": 0.5}])]
-    ['5 evaluations: order 2, eta [0, 1.6], temperature 0.5']
+    Example:
+        >>> [str(setting) for setting in settings_from([{"steps": [1, 5], "order": 1}])]
+        ['1 evaluation: order 1, eta 0', '5 evaluations: order 1, eta 0']
+        >>> [str(setting) for setting in settings_from([{"eta": [[0, 1.6]], "temperature": 0.5}])]
+        ['5 evaluations: order 2, eta [0, 1.6], temperature 0.5']
     """
     sampling = [field.name for field in fields(Sampler)]
     others = [field.name for field in fields(Setting) if field.name != "sampler"]
@@ -173,7 +176,7 @@ def settings_from(entries: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Network:
-    """A network: the keys of train.json that it overrides, and trained weights, or None where it is to be trained."""
+    """A network: the keys of train.json that it overrides, and its weights; None to train it."""
 
     name: str
     overrides: Mapping[str, Any]
@@ -194,7 +197,7 @@ class Condition:
     """Data on which figures are taken.
 
     Attributes:
-        name: what the report calls it.
+        name: its name in the report.
         data: the data set, a component of MONAI's configurations.
         crop: extent of the central crop that is taken of a photograph; None for all of it.
         group: conditions of one group are one line of the plot of degradation against quality.
@@ -211,9 +214,10 @@ class Condition:
 def same_curves(first: DiffusionProcess, second: DiffusionProcess) -> bool:
     """Whether two processes are one: equal curves at 64 times.
 
-    >>> from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckProcess
-    >>> same_curves(D3GMProcess(tau=2.0), OrnsteinUhlenbeckProcess(stationary_std=20 / 255))
-    True
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckProcess
+        >>> same_curves(D3GMProcess(tau=2.0), OrnsteinUhlenbeckProcess(stationary_std=20 / 255))
+        True
     """
     times = torch.linspace(0, 1, 64, dtype=torch.float64)
     pairs = zip(first.curves(times), second.curves(times), strict=True)
@@ -249,7 +253,7 @@ class Experiment:
             - ``data_consistency``, ``to_image``, ``clip``: as `RestorationEvaluator` and `RestorationInferer` do.
             - ``lipschitz``: measure the networks' Lipschitz constants.
         settings: keys of train.json that the command line sets, such as ``dataset_dir``.
-        seeds: in place of the file's.
+        seeds: instead of the file's.
 
     Raises:
         ExperimentError: the file cannot be read, or a key is unknown, missing or not accepted.
@@ -317,7 +321,7 @@ class Experiment:
         return parser
 
     def component(self, key: str) -> Any:
-        """``data_consistency``, ``to_image`` or ``clip`` of the file, made; None where it is not there."""
+        """The component ``data_consistency``, ``to_image`` or ``clip`` of the file; None if it is missing."""
         value = self.content.get(key)
         return None if value is None else self.parser(_comparison=value).get_parsed_content("_comparison")
 
@@ -367,7 +371,7 @@ class Experiment:
         return methods
 
     def _coincide(self) -> dict[str, str]:
-        """Method -> an earlier one with the same process and the same training, whose results are its own."""
+        """Method -> an earlier one with the same process and training, which has the same results."""
         found: dict[str, str] = {}
         for second in self.methods.values():
             for first in self.methods.values():
@@ -380,7 +384,7 @@ class Experiment:
         return found
 
     def _alike(self, first: Method, second: Method) -> bool:
-        """Whether two networks are one but for the arguments of their processes."""
+        """Whether two networks are the same except for the arguments of their processes."""
         if first.network == second.network:
             return True
         one, other = self.networks[first.network], self.networks[second.network]
@@ -396,7 +400,7 @@ class Experiment:
 
 
 def _check_keys(where: str, keys: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse a key that is not known, with those that are near to it."""
+    """Refuse an unknown key, and name similar ones."""
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3) or known

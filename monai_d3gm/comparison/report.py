@@ -1,4 +1,4 @@
-"""The page of an experiment: tables, plots and what they say, made from ``results.json`` alone."""
+"""The page of an experiment: tables, plots and conclusions, made from ``results.json`` alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monai_d3gm.metrics import Summary, paired_difference
 __all__ = ["final_table", "seed_interval", "verdicts", "write_report"]
 
 INPUT = "input"
-"""The method of the rows of what restoration starts from."""
+"""The method of the rows of degraded images."""
 
 _CHOSEN = {
     "psnr": "Most faithful image: settings chosen by PSNR",
@@ -39,9 +39,10 @@ th{text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}img{m
 def seed_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean of a figure over seeds and half of Student's 95 % interval of it; nan for one seed.
 
-    >>> mean, half = seed_interval([1.0, 2.0, 3.0])
-    >>> print(f"{mean:.1f} {half:.3f}")  # t(2, 0.975) = 4.303 times 1 / sqrt(3)
-    2.0 2.484
+    Example:
+        >>> mean, half = seed_interval([1.0, 2.0, 3.0])
+        >>> print(f"{mean:.1f} {half:.3f}")  # t(2, 0.975) = 4.303 times 1 / sqrt(3)
+        2.0 2.484
     """
     if len(values) < 2:
         return float(np.mean(values)), math.nan
@@ -58,7 +59,7 @@ def _by_seed(rows: Iterable[Row], figure: str) -> dict[int, dict[str, float]]:
 
 
 def _cell(rows: Sequence[Row], figure: str, digits: int) -> str:
-    """Mean and interval over seeds; empty where the figure was not taken."""
+    """Mean and interval over seeds; empty without the figure."""
     by_seed = _by_seed(rows, figure)
     if not by_seed:
         return ""
@@ -71,7 +72,7 @@ def _digits(figure: str) -> int:
 
 
 def _rows(results: Mapping[str, Any], condition: str, method: str, criterion: str | None = None) -> list[Row]:
-    """Final rows of a method, of one that it coincides with where it does."""
+    """Final rows of a method, or of the method that it coincides with."""
     name = results["coincide"].get(method, method)
     return [
         row
@@ -83,7 +84,7 @@ def _rows(results: Mapping[str, Any], condition: str, method: str, criterion: st
 
 
 def final_table(results: Mapping[str, Any], condition: str, criterion: str) -> list[dict[str, str]]:
-    """A row for what is restored and for each method: its setting and its figures over seeds.
+    """A row for the degraded image and for each method, with its setting and its figures over seeds.
 
     Args:
         results: the content of ``results.json``.
@@ -104,10 +105,10 @@ def final_table(results: Mapping[str, Any], condition: str, criterion: str) -> l
 
 
 def verdicts(results: Mapping[str, Any], condition: str, criterion: str) -> list[str]:
-    """What the intervals of the paired differences from the reference say, one sentence for each other method.
+    """One sentence for each other method on the interval of its paired difference from the reference.
 
-    A difference is called one where the interval over seeds, and from five subjects up that over subjects too, leaves
-    zero out.
+    A difference counts if the interval over seeds excludes zero and, with five subjects or more, the one over subjects
+    does too.
     """
     reference = _reference(results)
     ours = _rows(results, condition, reference, criterion)
@@ -287,7 +288,8 @@ def _sweep(rows: Sequence[Row], condition: str) -> Figure:
 
 
 def _limit(axes: Sequence[Any], name: str) -> None:
-    """A sampler that diverges is not to hide the others: PSNR within 12 dB of the best, the rest within 4 medians."""
+    """Limit the axis so that a diverging sampler does not hide the others: PSNR within 12 dB of the best, the rest
+    within 4 medians."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for axis in axes for line in axis.get_lines()])
     values = values[np.isfinite(values)]
     if name == "psnr":

@@ -1,4 +1,4 @@
-"""Running an experiment: train, choose each method's own settings, take the figures, and write what was found."""
+"""Running an experiment: train, choose each method's own settings, take the figures, and write the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Results", "compare", "machine", "plan"]
 
 @dataclass
 class Results:
-    """What an experiment has given.
+    """The results of an experiment.
 
     Attributes:
         choosing: rows of all methods and settings on the conditions of the choice.
@@ -40,7 +40,7 @@ class Results:
         refused: method -> why its network does not cover its process.
         weights: network -> seed -> hash of its file.
         lipschitz: network -> seed -> its local Lipschitz constant.
-        remarks: what a reader of the figures must know.
+        remarks: remarks for a reader of the figures.
     """
 
     choosing: list[Row] = field(default_factory=list)
@@ -53,11 +53,11 @@ class Results:
 
 
 def compare(experiment: Experiment, output: Path, *, device: str = "cpu", progress: bool = True) -> Results:
-    """Do an experiment, or go on with it, and write ``results.json``, ``report.html`` and the figures beside it.
+    """Run or resume an experiment, and write ``results.json``, ``report.html`` and the figures.
 
     Args:
         experiment: what is compared.
-        output: its folder; weights and figures that are there are taken as they are.
+        output: its folder; existing weights and figures are kept.
         device: where networks are trained and run.
         progress: show progress bars.
 
@@ -71,7 +71,7 @@ def compare(experiment: Experiment, output: Path, *, device: str = "cpu", progre
 
 
 def plan(experiment: Experiment) -> list[str]:
-    """What an experiment will do, line by line; its data sets and samplers are made, nothing is trained.
+    """The plan of an experiment, line by line: makes its data sets and samplers, and trains nothing.
 
     Raises:
         ValueError: a data set or a setting is not accepted.
@@ -117,7 +117,7 @@ def plan(experiment: Experiment) -> list[str]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What figures were taken on, and with which versions."""
+    """The machine and the versions that computed the figures."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -138,7 +138,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 class _Run:
-    """The state of a run: which networks are there, and what has been found."""
+    """The state of a run: the trained networks, and the results so far."""
 
     def __init__(self, experiment: Experiment, output: Path, device: str, progress: bool) -> None:
         self.experiment, self.output, self.device, self.progress = experiment, output, device, progress
@@ -147,7 +147,7 @@ class _Run:
         self._loaded: tuple[tuple[str, int], torch.nn.Module, Mapping[str, Any]] | None = None
 
     def all(self) -> Results:
-        """Train, choose, judge, write."""
+        """Train, choose, evaluate, write."""
         torch.set_num_threads(int(self.experiment.parser().get_parsed_content("num_threads")))
         used = [m.network for m in self.experiment.methods.values() if m.name not in self.experiment.coincide]
         for seed in self.experiment.seeds:
@@ -173,7 +173,7 @@ class _Run:
         return self._loaded[1], self._loaded[2]
 
     def _rows(self, method: Method, seed: int, condition: Condition, setting: Setting) -> list[Row]:
-        """Figures of a method, with what they are of; none where its network does not cover its process."""
+        """Figures of a method with their labels; none if its network does not cover its process."""
         module, information = self._network(method.network, seed)
         try:
             scheduler = process_scheduler(method.process, information)
@@ -206,7 +206,7 @@ class _Run:
                 self.results.chosen[method.name] = found
 
     def _take_final(self) -> None:
-        """The figures of the chosen settings, and of what restoration starts from."""
+        """The figures of the chosen settings and of the degraded images."""
         jobs = [(s, m) for s in self.experiment.seeds for m in self._methods() if m.name in self.results.chosen]
         for seed, method in tqdm(jobs, disable=not self.progress, desc="figures", unit="network"):
             chosen = self.results.chosen[method.name]
@@ -220,7 +220,7 @@ class _Run:
             self.results.final += [{**about, **row} for row in self.evaluator.degraded(condition)]
 
     def _measure_lipschitz(self, networks: list[str]) -> None:
-        """Of every network, at the first final image."""
+        """Take every network's Lipschitz constant at the first final image."""
         item = next(iter(self.evaluator.items(next(iter(self.experiment.final.values())))))
         mu = item.content["mu"][None].to(self.device)
         for network in networks:
@@ -250,7 +250,7 @@ class _Run:
 
 
 def _best(settings: list[Setting], rows: list[Row], criterion: str) -> Setting:
-    """The setting with the best mean; of equals, that of the fewest evaluations."""
+    """The setting with the best mean; among equals, the one of fewest evaluations."""
     sign = CRITERIA[criterion]
     values = {s: sign * _mean([row for row in rows if row["setting"] == str(s)], criterion) for s in settings}
     return max(settings, key=lambda s: (values[s], -s.evaluations))

@@ -1,4 +1,4 @@
-"""Training the networks of an experiment, each with its bundle's own trainer; a run that was killed resumes."""
+"""Training the networks of an experiment, each with its bundle's own trainer; a killed run resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["load", "train", "weights_path"]
 
 
 def weights_path(experiment: Experiment, network: str, seed: int, output: Path) -> Path:
-    """Where a network's weights are, or will be."""
+    """The path of a network's weights."""
     given = experiment.networks[network].weights
     if given is None:
         return output / "networks" / network / f"seed{seed}" / "model.pt"
@@ -30,9 +30,9 @@ def weights_path(experiment: Experiment, network: str, seed: int, output: Path) 
 def train(
     experiment: Experiment, network: str, seed: int, output: Path, *, device: str = "cpu", progress: bool = True
 ) -> Path:
-    """Train a network with a seed, or go on with it, or leave it as it is where it is trained.
+    """Train a network with a seed, or resume its training, unless it is trained already.
 
-    The last moving average of the weights is taken; nothing is validated, so that each has the same budget.
+    The result is the last moving average of the weights. There is no validation, so each network has the same budget.
 
     Args:
         experiment: what is compared.
@@ -91,7 +91,7 @@ def load(experiment: Experiment, network: str, weights: Path, device: str = "cpu
 
 
 def _check_same(experiment: Experiment, network: str, seed: int, folder: Path) -> None:
-    """Write what is trained in a folder, or compare it with what was."""
+    """Record the training of a folder, or compare it with the record."""
     config = experiment.root / "configs" / "train.json"
     given = {key: str(value) for key, value in experiment.given.items()}
     common = {**experiment.content.get("values", {}), **experiment.content.get("common", {})}

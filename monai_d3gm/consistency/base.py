@@ -1,4 +1,4 @@
-"""What every measurement consistency shares: the noise level, the prior's width, and the splitting of batches.
+"""The common part of all measurement consistencies: the noise level, the prior's width, and the splitting of batches.
 
 Given a prediction x0_hat of the clean image, a linear measurement y = A x + noise and the widths s (`noise_std`) and
 gamma_t (`prior_std`), consistency replaces x0_hat by the minimiser over x of
@@ -11,12 +11,12 @@ With the weight w = gamma^2 / (gamma^2 + s^2), the change d = x - x0_hat solves
 
 which at s = 0 (w = 1, whatever gamma) is the least-squares fit of the measurement nearest x0_hat: the hard projection.
 
-gamma_t as the scheduler has it is what x_t alone leaves unknown. A network that was also given the measurement leaves
-less: it errs by less than the noise where it was trained, and the correction then puts back noise that it removed. With
-``prior_std="residual"`` gamma is estimated for each image by the method of moments: were the errors of x0_hat white and
-independent of those of y, the mean square of A x0_hat - y would be g gamma^2 + s^2, with g = tr(A A^H) / m for the m
-numbers measured. A prediction that explains the measurement to within its noise is left alone, and one that does not is
-drawn to it.
+The scheduler's gamma_t is the uncertainty of x0 given x_t alone. A network that also gets the measurement is less
+uncertain: on data like its training data its error is below the noise, and the correction then puts back noise that it
+removed. With ``prior_std="residual"`` gamma is estimated for each image by the method of moments: were the errors of
+x0_hat white and independent of those of y, the mean square of A x0_hat - y would be g gamma^2 + s^2, with g = tr(A A^H)
+/ m for the m numbers measured. A prediction that explains the measurement to within its noise stays unchanged; another
+is drawn to the measurement.
 """
 
 from __future__ import annotations
@@ -76,12 +76,14 @@ class MeasurementConsistency(ABC):
     def __init__(self, batch_size: int, noise_std: float | Tensor, prior_std: float | PriorStd | str | None) -> None:
         noise = torch.as_tensor(noise_std, dtype=torch.float64).detach().cpu()
         if noise.shape not in ((), (batch_size,)):
-            raise ValueError(f"noise_std must be a float or have shape ({batch_size},), got shape {tuple(noise.shape)}")
+            raise ValueError(f"noise_std has shape {tuple(noise.shape)}; accepted: a float, or shape ({batch_size},).")
         if not bool((torch.isfinite(noise) & (noise >= 0)).all()):
-            raise ValueError(f"noise_std must be finite and >= 0, got {noise.tolist()}")
+            raise ValueError(f"noise_std is {noise.tolist()}; accepted: finite and >= 0.")
         number = isinstance(prior_std, int | float) and 0 <= prior_std < float("inf")
         if not (number or callable(prior_std) or prior_std in (None, RESIDUAL)):
-            raise ValueError(f"prior_std must be finite and >= 0, a function of time or 'residual', got {prior_std!r}")
+            raise ValueError(
+                f"prior_std is {prior_std!r}; accepted: finite and >= 0, a function of time or 'residual'."
+            )
         self.batch_size = batch_size
         self.noise_std = noise
         self.prior_std = prior_std
@@ -122,7 +124,7 @@ class MeasurementConsistency(ABC):
         """The minimiser for the weight w, float64 on the CPU, () or (B,); 1 is the hard projection."""
 
     def __call__(self, x0_hat: Tensor, t: float | Tensor) -> Tensor:
-        """The image that weighs the measurement against the prediction at time t.
+        """Correct a prediction by the measurement, weighted for time t.
 
         Differentiable in x0_hat, and affine in it: C(x, t) - C(0, t) is linear in x (with ``prior_std="residual"`` for
         the weight that this x0_hat has, through which no gradient goes).
@@ -139,7 +141,7 @@ class MeasurementConsistency(ABC):
         """
         expected = (self.batch_size, *self.image_shape)
         if tuple(x0_hat.shape) != expected or not x0_hat.is_floating_point():
-            raise ValueError(f"x0_hat must be real of shape {expected}, got {x0_hat.dtype} {tuple(x0_hat.shape)}")
+            raise ValueError(f"x0_hat is {x0_hat.dtype} {tuple(x0_hat.shape)}; accepted: real of shape {expected}.")
         weight = _ONE if self._hard else self._weight(t, x0_hat)
         with torch.autocast(x0_hat.device.type, enabled=False):  # which would take matrix products in half precision
             return self._correct(x0_hat, weight).to(x0_hat.dtype)
@@ -156,8 +158,8 @@ class MeasurementConsistency(ABC):
         gamma = torch.as_tensor(gamma, dtype=torch.float64).detach().cpu() * self.prior_scale
         if gamma.shape not in ((), (self.batch_size,)) or not bool((torch.isfinite(gamma) & (gamma >= 0)).all()):
             raise ValueError(
-                f"prior_std must give finite values >= 0 of shape () or ({self.batch_size},), "
-                f"got {gamma.tolist()} at t = {t}"
+                f"prior_std is {gamma.tolist()} at t = {t}; accepted: finite values >= 0 of shape () or "
+                f"({self.batch_size},)."
             )
         prior, noise = torch.broadcast_tensors(gamma.square(), self.noise_std.square())
         hard = noise == 0
@@ -183,20 +185,22 @@ class MeasurementConsistency(ABC):
         Raises:
             ValueError: the scale is out of range.
 
-        >>> from monai_d3gm.consistency import KspaceConsistency
-        >>> kspace, mask = torch.ones(1, 8, 8, dtype=torch.complex64), torch.ones(8, dtype=torch.bool)
-        >>> noisy, x0_hat = KspaceConsistency(kspace, mask, noise_std=0.1), torch.zeros(1, 2, 8, 8)
-        >>> bool((noisy.with_prior_scale(0.0)(x0_hat, 0.5) == x0_hat).all())
-        True
+        Example:
+            >>> from monai_d3gm.consistency import KspaceConsistency
+            >>> kspace, mask = torch.ones(1, 8, 8, dtype=torch.complex64), torch.ones(8, dtype=torch.bool)
+            >>> noisy, x0_hat = KspaceConsistency(kspace, mask, noise_std=0.1), torch.zeros(1, 2, 8, 8)
+            >>> bool((noisy.with_prior_scale(0.0)(x0_hat, 0.5) == x0_hat).all())
+            True
         """
         if not 0 <= scale < float("inf"):
-            raise ValueError(f"scale must be finite and >= 0, got {scale!r}")
+            raise ValueError(f"scale is {scale!r}; accepted: finite and >= 0.")
         scaled = copy.copy(self)
         scaled.prior_scale = float(scale)
         return scaled
 
     def open_std(self, prior_std: float, probes: int = 4, seed: int = 0) -> Tensor:
-        """What the measurement leaves open: the standard deviation of each pixel of a white Gaussian image given y.
+        """The uncertainty that the measurement leaves: the standard deviation of each pixel of a white Gaussian image
+        given y.
 
         It is sqrt(diag(C)), C = (I / gamma^2 + A^H A / s^2)^{-1}, estimated by perturbation (Papandreou and Yuille,
         NIPS 2010): for x of standard deviation gamma and y = A x + n the correction of 0 by y errs by a draw from
@@ -210,11 +214,12 @@ class MeasurementConsistency(ABC):
         Returns:
             (B, 1, H, W), between 0 and about gamma: gamma where nothing is measured.
 
-        >>> from monai_d3gm.consistency import KspaceConsistency
-        >>> kspace, mask = torch.zeros(1, 32, 32, dtype=torch.complex64), torch.ones(32, dtype=torch.bool)
-        >>> open_std = KspaceConsistency(kspace, mask, noise_std=0.1).open_std(0.1, probes=16)
-        >>> bool((open_std.mean() - 0.1 / 2**0.5).abs() < 0.005)  # gamma s / sqrt(gamma^2 + s^2)
-        True
+        Example:
+            >>> from monai_d3gm.consistency import KspaceConsistency
+            >>> kspace, mask = torch.zeros(1, 32, 32, dtype=torch.complex64), torch.ones(32, dtype=torch.bool)
+            >>> open_std = KspaceConsistency(kspace, mask, noise_std=0.1).open_std(0.1, probes=16)
+            >>> bool((open_std.mean() - 0.1 / 2**0.5).abs() < 0.005)  # gamma s / sqrt(gamma^2 + s^2)
+            True
         """
         generator = torch.Generator().manual_seed(seed)
         size = (self.batch_size, *self.image_shape)
@@ -245,7 +250,7 @@ class MeasurementConsistency(ABC):
         index = torch.as_tensor(indices, dtype=torch.long).flatten().cpu()
         size = self.batch_size
         if len(index) == 0 or int(index.min()) < -size or int(index.max()) >= size:
-            raise ValueError(f"indices must be at least one of {-size}..{size - 1}, got {index.tolist()}")
+            raise ValueError(f"indices is {index.tolist()}; accepted: at least one of {-size}..{size - 1}.")
         index = index % size
         part = copy.copy(self)
         part.batch_size = len(index)
@@ -279,10 +284,11 @@ def nearest_solution(x0: Tensor, data: Tensor, normal: Callable[[Tensor], Tensor
         normal: N = A^H A, in the precision of its argument.
         weight: w, float64 () or (B,). At 1 the residual is at most 8e-6 ||b||, below 1 at most 1e-6 w ||b||.
 
-    >>> x0, data = torch.tensor([[2.0, 5.0]]), torch.tensor([[8.0, 0.0]])
-    >>> singular = torch.diag(torch.tensor([4.0, 0.0]))
-    >>> nearest_solution(x0, data, lambda x: x @ singular.to(x.dtype), torch.ones(())).tolist()
-    [[2.0, 5.0]]
+    Example:
+        >>> x0, data = torch.tensor([[2.0, 5.0]]), torch.tensor([[8.0, 0.0]])
+        >>> singular = torch.diag(torch.tensor([4.0, 0.0]))
+        >>> nearest_solution(x0, data, lambda x: x @ singular.to(x.dtype), torch.ones(())).tolist()
+        [[2.0, 5.0]]
     """
     return _NearestSolution.apply(x0, data, normal, weight)
 
@@ -322,8 +328,9 @@ def _smooth(x: Tensor, sigma: float = 2.0, reach: int = 6) -> Tensor:
 def check_finite(name: str, x: Tensor) -> None:
     """Raise ValueError, naming the argument and the number of bad values, if x holds NaN or infinity.
 
-    >>> check_finite("kspace", torch.zeros(3))
+    Example:
+        >>> check_finite("kspace", torch.zeros(3))
     """
     bad = x.numel() - int(torch.isfinite(x).sum())
     if bad:
-        raise ValueError(f"{name} must be finite, got {bad} of {x.numel()} values that are NaN or infinite")
+        raise ValueError(f"{name} holds {bad} of {x.numel()} values that are NaN or infinite; accepted: finite values.")

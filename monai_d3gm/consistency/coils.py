@@ -1,11 +1,11 @@
-"""From the coils of a scan to white virtual coils with sensitivity maps, as the reconstruction needs them.
+"""White virtual coils with sensitivity maps from the coils of a scan, for the reconstruction.
 
 With the noise covariance C (`monai_d3gm.consistency.noise`) the coils are whitened; with the eigenvectors V of the
 signal's covariance over all samples they are compressed to the few virtual ones that hold its energy (Buehrer et al.,
 MRM 57, 2007; Zhang et al., MRM 69, 2013); the maps are then estimated for these. In all, y' = V^H L^{-1} y.
 
-The coils of a scan and the white ones shade an image differently. ``intensity`` leads back: times it, an image is the
-root sum of squares of the scan's own coils.
+The coils of a scan and the white ones shade an image differently. An image times ``intensity`` is the root sum of
+squares of the scan's own coils.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from monai_d3gm.consistency.noise import noise_covariance, outer_samples, whiten
 __all__ = ["COMPRESS_FROM", "ENERGY", "CoilSystem", "compression_matrix", "prepare_coils", "virtual_coils"]
 
 COMPRESS_FROM = 8
-"""Number of coils from which on they are compressed."""
+"""Scans with this number of coils or more are compressed."""
 
 ENERGY = 0.999
-"""Share of the signal's energy that the virtual coils hold at least."""
+"""The virtual coils hold at least this share of the signal's energy."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CoilSystem:
         return torch.einsum("vc,chw->vhw", self.matrix, kspace)
 
     def describe(self) -> dict[str, int | float | str]:
-        """What a report says: number of coils and virtual coils, energy, estimator and unexplained share."""
+        """For reports: number of coils and virtual coils, energy, estimator and unexplained share."""
         virtual, coils = self.matrix.shape
         return {
             "coils": coils,
@@ -120,14 +120,13 @@ def prepare_coils(
     maps: Tensor | None = None,
     virtual: int | None = None,
 ) -> CoilSystem:
-    """Whiten the coils of a slice, compress them from eight on, and find their sensitivity maps.
+    """Whiten the coils of a slice, compress eight or more, and find their sensitivity maps.
 
     Args:
         kspace: complex (coils, H, W), at least two coils, 0 where not sampled.
         mask: where k-space was measured, as for `estimate_maps`.
         covariance: of the noise, as `noise_covariance` gives it; by default from the outermost samples of kspace.
-        noise_std: of the noise in the coils on the average, per real and imaginary part, where it is known better than
-            the covariance tells.
+        noise_std: of the noise, averaged over the coils, per real and imaginary part; it overrides the covariance's.
         maps: sensitivity maps of the scan's own coils, complex (coils, H, W), instead of estimated ones.
         virtual: number of virtual coils; by default all below eight coils, else as many as hold `ENERGY`.
 

@@ -28,8 +28,9 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 def norm(x: Tensor) -> Tensor:
     """Euclidean norm of each batch element, (B, ...) -> float64 (B,).
 
-    >>> norm(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).tolist()
-    [5.0, 1.0]
+    Example:
+        >>> norm(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).tolist()
+        [5.0, 1.0]
     """
     return _inner(x, x).sqrt()
 
@@ -58,10 +59,11 @@ def conjugate_residuals(
     Returns:
         x, of b's shape and dtype.
 
-    >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
-    >>> rhs = torch.tensor([[1.0, 2.0]])
-    >>> conjugate_residuals(lambda x: x @ matrix.to(x.dtype), rhs, torch.zeros(1, 2), torch.tensor([1e-6]))
-    tensor([[0.0909, 0.6364]])
+    Example:
+        >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
+        >>> rhs = torch.tensor([[1.0, 2.0]])
+        >>> conjugate_residuals(lambda x: x @ matrix.to(x.dtype), rhs, torch.zeros(1, 2), torch.tensor([1e-6]))
+        tensor([[0.0909, 0.6364]])
     """
     double = torch.complex128 if rhs.is_complex() else torch.float64
     column = (-1, *(1 for _ in rhs.shape[1:]))

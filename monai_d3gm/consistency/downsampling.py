@@ -53,11 +53,12 @@ class DownsamplingConsistency(MeasurementConsistency):
         ValueError: shapes or dtypes that do not fit, values that are not finite, a factor below 1, or noise_std or
             prior_std out of range.
 
-    >>> from monai_d3gm.consistency import DownsamplingConsistency
-    >>> consistency = DownsamplingConsistency(torch.rand(1, 1, 4, 4), factor=2)
-    >>> restored = consistency(torch.rand(1, 1, 8, 8), 0.5)
-    >>> torch.allclose(consistency.forward(restored), consistency.low_resolution, atol=1e-5)
-    True
+    Example:
+        >>> from monai_d3gm.consistency import DownsamplingConsistency
+        >>> consistency = DownsamplingConsistency(torch.rand(1, 1, 4, 4), factor=2)
+        >>> restored = consistency(torch.rand(1, 1, 8, 8), 0.5)
+        >>> torch.allclose(consistency.forward(restored), consistency.low_resolution, atol=1e-5)
+        True
     """
 
     _per_image = ("low_resolution", "_back_projected")
@@ -75,13 +76,13 @@ class DownsamplingConsistency(MeasurementConsistency):
         low_resolution = low_resolution.as_subclass(Tensor)
         if not low_resolution.is_floating_point() or low_resolution.ndim != 4:
             raise ValueError(
-                f"low_resolution must be real of shape (B, C, h, w), got {low_resolution.dtype} "
-                f"{tuple(low_resolution.shape)}"
+                f"low_resolution is {low_resolution.dtype} {tuple(low_resolution.shape)}; accepted: real of shape "
+                "(B, C, h, w)."
             )
         check_finite("low_resolution", low_resolution)
         factors = factor if isinstance(factor, (tuple, list)) else (factor, factor)
         if len(factors) != 2 or any(not isinstance(f, int) or f < 1 for f in factors):
-            raise ValueError(f"factor must be an integer >= 1 or two of them, got {factor}")
+            raise ValueError(f"factor is {factor}; accepted: an integer >= 1 or two of them.")
         super().__init__(len(low_resolution), noise_std, prior_std)
         self.low_resolution = low_resolution.to(torch.promote_types(low_resolution.dtype, torch.float32))
         shape = tuple(low_resolution.shape[-2:])
@@ -164,12 +165,14 @@ class _BlurDecimation:
 
     def __init__(self, shape: tuple[int, ...], factors: tuple[int, ...], kernel: Tensor) -> None:
         if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
-            raise ValueError(f"kernel must have shape (kh, kw) with odd sides, got {tuple(kernel.shape)}")
+            raise ValueError(f"kernel has shape {tuple(kernel.shape)}; accepted: (kh, kw) with odd sides.")
         check_finite("kernel", kernel)
         self._margins = tuple(side // 2 for side in kernel.shape)
         fine = tuple(n * f for n, f in zip(shape, factors, strict=True))
         if any(margin >= n for margin, n in zip(self._margins, fine, strict=True)):
-            raise ValueError(f"kernel of shape {tuple(kernel.shape)} is too large for images of shape {fine}")
+            raise ValueError(
+                f"kernel has shape {tuple(kernel.shape)}; accepted: sides below twice those of the images, {fine}."
+            )
         self._factors = factors
         mean = kernel.new_full((1, 1, *factors), 1 / math.prod(factors))
         self._kernel = F.conv_transpose2d(kernel.flip(0, 1)[None, None], mean)

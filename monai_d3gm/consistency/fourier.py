@@ -25,10 +25,11 @@ def fft2c(x: Tensor) -> Tensor:
     Returns:
         k-space, complex (..., H, W), zero frequency at (H // 2, W // 2).
 
-    >>> impulse = torch.zeros(4, 4, dtype=torch.complex64)
-    >>> impulse[2, 2] = 1
-    >>> torch.allclose(fft2c(impulse), torch.full((4, 4), 0.25 + 0j))
-    True
+    Example:
+        >>> impulse = torch.zeros(4, 4, dtype=torch.complex64)
+        >>> impulse[2, 2] = 1
+        >>> torch.allclose(fft2c(impulse), torch.full((4, 4), 0.25 + 0j))
+        True
     """
     return fftshift(fft2(ifftshift(x, dim=_PLANE), norm="ortho"), dim=_PLANE)
 
@@ -36,9 +37,10 @@ def fft2c(x: Tensor) -> Tensor:
 def ifft2c(x: Tensor) -> Tensor:
     """Inverse, and adjoint, of `fft2c`.
 
-    >>> x = torch.arange(15.0).reshape(3, 5).to(torch.complex64)
-    >>> torch.allclose(ifft2c(fft2c(x)), x, atol=1e-5)
-    True
+    Example:
+        >>> x = torch.arange(15.0).reshape(3, 5).to(torch.complex64)
+        >>> torch.allclose(ifft2c(fft2c(x)), x, atol=1e-5)
+        True
     """
     return fftshift(ifft2(ifftshift(x, dim=_PLANE), norm="ortho"), dim=_PLANE)
 
@@ -49,9 +51,10 @@ def fft1c(x: Tensor, dim: int = -1) -> Tensor:
     `fft2c` is `fft1c` along the last axis and then along the one before it; data transformed along one axis only are
     in hybrid space, where a mask constant along the other axis separates into independent lines.
 
-    >>> x = torch.arange(15.0).reshape(3, 5).to(torch.complex64)
-    >>> torch.allclose(fft1c(fft1c(x, dim=-1), dim=-2), fft2c(x), atol=1e-5)
-    True
+    Example:
+        >>> x = torch.arange(15.0).reshape(3, 5).to(torch.complex64)
+        >>> torch.allclose(fft1c(fft1c(x, dim=-1), dim=-2), fft2c(x), atol=1e-5)
+        True
     """
     return fftshift(fft(ifftshift(x, dim=dim), dim=dim, norm="ortho"), dim=dim)
 
@@ -59,9 +62,10 @@ def fft1c(x: Tensor, dim: int = -1) -> Tensor:
 def ifft1c(x: Tensor, dim: int = -1) -> Tensor:
     """Inverse, and adjoint, of `fft1c`.
 
-    >>> x = torch.arange(15.0).reshape(3, 5).to(torch.complex64)
-    >>> torch.allclose(ifft1c(fft1c(x, dim=0), dim=0), x, atol=1e-5)
-    True
+    Example:
+        >>> x = torch.arange(15.0).reshape(3, 5).to(torch.complex64)
+        >>> torch.allclose(ifft1c(fft1c(x, dim=0), dim=0), x, atol=1e-5)
+        True
     """
     return fftshift(ifft(ifftshift(x, dim=dim), dim=dim, norm="ortho"), dim=dim)
 
@@ -69,8 +73,9 @@ def ifft1c(x: Tensor, dim: int = -1) -> Tensor:
 def complex_to_channels(x: Tensor) -> Tensor:
     """Complex image (..., H, W) as real channels (..., 2, H, W): real part, imaginary part.
 
-    >>> complex_to_channels(torch.tensor([[1 + 2j]])).tolist()
-    [[[1.0]], [[2.0]]]
+    Example:
+        >>> complex_to_channels(torch.tensor([[1 + 2j]])).tolist()
+        [[[1.0]], [[2.0]]]
     """
     return torch.stack((x.real, x.imag), dim=-3)
 
@@ -81,9 +86,10 @@ def channels_to_complex(x: Tensor) -> Tensor:
     Raises:
         ValueError: the third axis from the end is not of length 2.
 
-    >>> channels_to_complex(torch.tensor([[[1.0]], [[2.0]]])).tolist()
-    [[(1+2j)]]
+    Example:
+        >>> channels_to_complex(torch.tensor([[[1.0]], [[2.0]]])).tolist()
+        [[(1+2j)]]
     """
     if x.ndim < 3 or x.shape[-3] != 2:
-        raise ValueError(f"x must have shape (..., 2, H, W) with channels (real, imaginary), got {tuple(x.shape)}")
+        raise ValueError(f"x has shape {tuple(x.shape)}; accepted: (..., 2, H, W) with channels (real, imaginary).")
     return torch.complex(x[..., 0, :, :], x[..., 1, :, :])

@@ -49,13 +49,14 @@ class KspaceConsistency(MeasurementConsistency):
         ValueError: shapes or dtypes that do not fit, k-space or maps that are not finite, an image without any sample,
             or noise_std or prior_std out of range.
 
-    >>> from monai_d3gm.consistency import KspaceConsistency, channels_to_complex, fft2c
-    >>> truth, prediction = torch.randn(1, 8, 8, dtype=torch.complex64), torch.randn(1, 2, 8, 8)
-    >>> mask = torch.arange(8) % 2 == 0
-    >>> consistency = KspaceConsistency(fft2c(truth), mask)
-    >>> restored = fft2c(channels_to_complex(consistency(prediction, 0.5)))
-    >>> torch.allclose(restored[..., mask], fft2c(truth)[..., mask], atol=1e-5)
-    True
+    Example:
+        >>> from monai_d3gm.consistency import KspaceConsistency, channels_to_complex, fft2c
+        >>> truth, prediction = torch.randn(1, 8, 8, dtype=torch.complex64), torch.randn(1, 2, 8, 8)
+        >>> mask = torch.arange(8) % 2 == 0
+        >>> consistency = KspaceConsistency(fft2c(truth), mask)
+        >>> restored = fft2c(channels_to_complex(consistency(prediction, 0.5)))
+        >>> torch.allclose(restored[..., mask], fft2c(truth)[..., mask], atol=1e-5)
+        True
     """
 
     _per_image = ("kspace", "mask", "_pattern", "_zero_filled", "sensitivity_maps")
@@ -72,7 +73,7 @@ class KspaceConsistency(MeasurementConsistency):
         kspace = kspace.as_subclass(Tensor)
         if not kspace.is_complex() or kspace.ndim != (3 if sensitivity_maps is None else 4):
             wanted = "(B, H, W), or (B, coils, H, W) with sensitivity_maps"
-            raise ValueError(f"kspace must be complex of shape {wanted}, got {kspace.dtype} {tuple(kspace.shape)}")
+            raise ValueError(f"kspace is {kspace.dtype} {tuple(kspace.shape)}; accepted: complex of shape {wanted}.")
         check_finite("kspace", kspace)
         super().__init__(len(kspace), noise_std, prior_std)
         self.sensitivity_maps = (
@@ -157,8 +158,8 @@ def _fit_maps(maps: Tensor, kspace: Tensor) -> Tensor:
     fitted = maps[None] if maps.ndim == 3 else maps
     if not maps.is_complex() or fitted.shape[1:] != kspace.shape[1:] or len(fitted) not in (1, len(kspace)):
         raise ValueError(
-            f"sensitivity_maps must be complex of shape {tuple(kspace.shape)}, {(1, *kspace.shape[1:])} or "
-            f"{tuple(kspace.shape[1:])}, got {maps.dtype} {tuple(maps.shape)}"
+            f"sensitivity_maps is {maps.dtype} {tuple(maps.shape)}; accepted: complex of shape {tuple(kspace.shape)}, "
+            f"{(1, *kspace.shape[1:])} or {tuple(kspace.shape[1:])}."
         )
     check_finite("sensitivity_maps", fitted)
     return fitted.to(kspace.device)
@@ -167,7 +168,7 @@ def _fit_maps(maps: Tensor, kspace: Tensor) -> Tensor:
 def _fit_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The mask with k-space's number of axes, each of k-space's length or 1, checked."""
     if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be boolean, got {mask.dtype}")
+        raise ValueError(f"mask is {mask.dtype}; accepted: boolean.")
     fitted = mask
     if len(shape) == 3 and mask.ndim == 4 and mask.shape[1] == 1:
         fitted = mask[:, 0]
@@ -179,8 +180,8 @@ def _fit_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         or fitted.ndim != len(shape)
         or any(m not in (1, n) for m, n in zip(fitted.shape, shape, strict=True))
     ):
-        raise ValueError(f"mask of shape {tuple(mask.shape)} does not fit kspace of shape {shape}")
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; accepted: broadcastable to kspace, {shape}.")
     empty = (~fitted.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"mask must sample at least one point of each image, got none for batch elements {empty}")
+        raise ValueError(f"mask samples no point of the batch elements {empty}; accepted: at least one of each image.")
     return fitted

@@ -92,8 +92,8 @@ class CoilMaps:
 def calibration_region(sampled: Tensor) -> tuple[int, int]:
     """Rows and columns of the fully sampled rectangle at the centre of k-space that is best to calibrate on.
 
-    Of all rectangles around (H // 2, W // 2), each side cut to 32, the one of the largest area; then the longer side
-    grows as far as samples go and the area stays below 768. Whole lines are long: 8 lines give 96 x 8.
+    It is the largest rectangle around (H // 2, W // 2) whose sides are at most 32. Then its longer side grows as far as
+    there are samples and the area stays below 768. Whole lines are long: 8 lines give 96 x 8.
 
     Args:
         sampled: bool (H, W), True where k-space was measured.
@@ -145,7 +145,7 @@ def espirit_maps(centre: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor
     """
     coils, *sides = centre.shape
     if min(sides) < _MIN_LINES:
-        raise CoilMapError(f"the centre of k-space is {sides[0]} x {sides[1]}; ESPIRiT accepts 4 x 4 and more.")
+        raise CoilMapError(f"the centre of k-space is {sides[0]} x {sides[1]}; accepted by ESPIRiT: 4 x 4 and more.")
     kernel = [min(6, max(2, side // 2 if side < 12 else 6)) for side in sides]
     windows = centre.unfold(1, kernel[0], 1).unfold(2, kernel[1], 1)
     columns = windows.permute(0, 3, 4, 1, 2).reshape(coils * kernel[0] * kernel[1], -1)
@@ -302,7 +302,7 @@ def _accepted(found: CoilMaps, device: torch.device) -> CoilMaps:
         raise CoilMapError(
             f"the coil sensitivity maps ({found.estimator}) leave {found.unexplained:.0%} of the signal at the centre "
             f"of k-space unexplained; accepted: up to {_HOPELESS:.0%}. The centre, of {found.centre[0]} x "
-            f"{found.centre[1]} samples, may be too small or damaged, or the maps of another scan"
+            f"{found.centre[1]} samples, may be too small or damaged, or the maps of another scan."
         )
     return replace(found, maps=found.maps.to(device))
 
@@ -314,7 +314,7 @@ def _centre(kspace: Tensor, region: tuple[int, int]) -> Tensor:
     check_finite("kspace", centre)
     largest = float(centre.abs().max())
     if not largest > 0:
-        raise CoilMapError("coil sensitivity maps cannot be estimated: the centre of k-space is zero")
+        raise CoilMapError("coil sensitivity maps cannot be estimated: the centre of k-space is zero.")
     return (centre / largest).to("cpu", torch.complex64)
 
 
@@ -331,17 +331,17 @@ def _sampled(kspace: Tensor, mask: Tensor | None) -> Tensor:
     """Where all coils were measured, (H, W), checked."""
     if not kspace.is_complex() or kspace.ndim != 3 or len(kspace) < 2:
         raise ValueError(
-            f"kspace must be complex (coils, H, W) with at least two coils, got {kspace.dtype} {tuple(kspace.shape)}"
+            f"kspace is {kspace.dtype} {tuple(kspace.shape)}; accepted: complex (coils, H, W) with at least two coils."
         )
     if mask is None:
         return (kspace != 0).any(0)
     if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be boolean, got {mask.dtype}")
+        raise ValueError(f"mask is {mask.dtype}; accepted: boolean.")
     try:
         return mask.as_subclass(Tensor).broadcast_to(kspace.shape).all(0)
     except RuntimeError as error:
         raise ValueError(
-            f"mask of shape {tuple(mask.shape)} does not fit kspace of shape {tuple(kspace.shape)}"
+            f"mask has shape {tuple(mask.shape)}; accepted: broadcastable to kspace, {tuple(kspace.shape)}."
         ) from error
 
 

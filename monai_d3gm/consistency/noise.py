@@ -4,9 +4,9 @@ Thermal noise is complex Gaussian and white along k-space; between coils it has 
 et al., MRM 46, 2001). With the Cholesky factor of C / 2 = L L^H, the coils L^{-1} y have uncorrelated noise of standard
 deviation 1 per real and imaginary part.
 
-The outermost samples of k-space hold the least signal. What was not measured is zero there (interpolation, partial
-echoes, lines left out) and does not count. Where the readout was oversampled, the image has room beside the field of
-view, which holds still less.
+The outermost samples of k-space hold the least signal. Unmeasured samples (interpolation, partial echoes, lines left
+out) are zero and do not count. If the readout was oversampled, the image has room beside the field of view, which holds
+still less.
 """
 
 from __future__ import annotations

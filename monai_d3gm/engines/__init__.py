@@ -1,4 +1,4 @@
-"""What MONAI's engines need for D3GM."""
+"""Additions to MONAI's engines for D3GM."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The engine that restores data sets of slices, volume by volume: k-space, low-resolution images, photographs.
 
-What a slice goes through (the normalisation, and for k-space the phase reference and the estimate, measurement
-consistency at every step) is in the theory's section on measurement consistency; the engine undoes the normalisation,
-the crop and the exchange of axes, and gives whole volumes of images to its handlers. Three arguments differ from task
+The theory's section on measurement consistency describes the steps for a slice: the normalisation, the consistency, and
+for k-space the phase reference and the estimate. The engine undoes the normalisation, the crop and the exchange of
+axes, and passes whole volumes of images to its handlers. Three arguments differ from task
 to task: the consistency, how a sample becomes an image, and the baselines.
 """
 
@@ -46,10 +46,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _LONG = 20.0
-"""Seconds from which on it is said what the rest of a run will take."""
+"""If the rest of a run takes more seconds than this, the time is logged."""
 
 ToImage = Callable[[Tensor], Tensor]
-"""Samples (B, C, H, W) to the images that are written, (B, 1 or 3, H, W)."""
+"""Samples (B, C, H, W) to the written images, (B, 1 or 3, H, W)."""
 
 Baseline = Callable[[Mapping[str, Any]], Tensor]
 """A batch to images (B, 1 or 3, H, W) in its scale."""
@@ -58,17 +58,19 @@ Baseline = Callable[[Mapping[str, Any]], Tensor]
 def magnitude(x: Tensor) -> Tensor:
     """The modulus of complex images: (B, 2, H, W) to (B, 1, H, W).
 
-    >>> magnitude(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).item()
-    5.0
+    Example:
+        >>> magnitude(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).item()
+        5.0
     """
     return x.norm(dim=1, keepdim=True)
 
 
 def nonnegative(x: Tensor) -> Tensor:
-    """Magnitude images, whose negative values a network may produce and which become 0.
+    """Magnitude images: negative values of the network become 0.
 
-    >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
-    [0.0, 2.0]
+    Example:
+        >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
     """
     return x.clamp_min(0)
 
@@ -76,8 +78,9 @@ def nonnegative(x: Tensor) -> Tensor:
 def batch_image(name: str) -> Baseline:
     """A baseline that the data set has computed: the batch's entry of this name.
 
-    >>> batch_image("bicubic")({"bicubic": torch.ones(1, 1, 2, 2)}).shape
-    torch.Size([1, 1, 2, 2])
+    Example:
+        >>> batch_image("bicubic")({"bicubic": torch.ones(1, 1, 2, 2)}).shape
+        torch.Size([1, 1, 2, 2])
     """
     return lambda batch: batch[name]
 
@@ -102,14 +105,14 @@ KSPACE_BASELINES: Mapping[str, Baseline] = {
     "zero-filled": lambda batch: magnitude(batch["zero_filled"]),
     "L1-wavelet": _classical(l1_wavelet),
 }
-"""What a reconstruction is compared with."""
+"""The reconstructions to compare with."""
 
 ALL_KSPACE_BASELINES: Mapping[str, Baseline] = {
     **KSPACE_BASELINES,
     "TV": _classical(total_variation),
     "CG-SENSE": _classical(cg_sense),
 }
-"""The same with the classical reconstructions that take longer or are mostly weaker."""
+"""All of them, with the classical reconstructions that are slower or mostly weaker."""
 
 
 class ResidualError(ValueError):
@@ -128,8 +131,9 @@ def usable_device(device: torch.device | str) -> torch.device:
     Raises:
         ValueError: it is unknown or absent.
 
-    >>> usable_device("cpu")
-    device(type='cpu')
+    Example:
+        >>> usable_device("cpu")
+        device(type='cpu')
     """
     try:
         place = torch.device(device)
@@ -154,12 +158,12 @@ class RestorationEvaluator(SupervisedEvaluator):
         network: F(x, timesteps, context=None); moved to the device.
         inferer: draws the samples.
         data_consistency: makes the measurement consistency of a batch on a device; None for none.
-        to_image: what is written of a sample, such as `magnitude`; None for the sample itself.
-        baselines: by name, what the restoration is compared with; the first is the degraded input itself.
+        to_image: makes the written image of a sample, such as `magnitude`; None for the sample itself.
+        baselines: by name, the reconstructions to compare with; the first is the degraded input itself.
         error_map: predicts the error of each pixel; None for none.
         baseline: also make the other baselines where a truth is known.
-        progress: show a progress bar over evaluations of the network, where stderr is a terminal. What a long run
-            takes is logged when the first slices are done.
+        progress: show a progress bar over evaluations of the network, where stderr is a terminal. A long run
+            logs its expected time after the first slices.
         worst_residual: an image whose residual exceeds that of ``mu``, and this many times the noise, is an error and
             no result; None never.
         options: further arguments of ``SupervisedEvaluator``.
@@ -167,18 +171,19 @@ class RestorationEvaluator(SupervisedEvaluator):
     Raises:
         ValueError: the device is unknown or absent.
 
-    >>> from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, bundled_epi_path, collate_slices
-    >>> from monai_d3gm.networks.nets import ConditionalNAFNet
-    >>> from monai_d3gm.networks.schedulers import D3GMScheduler
-    >>> from monai_d3gm.sde import Sampler
-    >>> dataset = KspaceSliceDataset(bundled_epi_path(), slices=2)
-    >>> loader = DataLoader(dataset, batch_sampler=VolumeBatchSampler(dataset), collate_fn=collate_slices)
-    >>> network = ConditionalNAFNet(width=4, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,))
-    >>> inferer = RestorationInferer(D3GMScheduler(), Sampler(steps=1))
-    >>> evaluator = RestorationEvaluator("cpu", loader, network, inferer, baseline=False, progress=False)
-    >>> evaluator.run()
-    >>> evaluator.state.volume.images["D3GM"].shape
-    (2, 128, 96)
+    Example:
+        >>> from monai_d3gm.data import KspaceSliceDataset, VolumeBatchSampler, bundled_epi_path, collate_slices
+        >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+        >>> from monai_d3gm.networks.schedulers import D3GMScheduler
+        >>> from monai_d3gm.sde import Sampler
+        >>> dataset = KspaceSliceDataset(bundled_epi_path(), slices=2)
+        >>> loader = DataLoader(dataset, batch_sampler=VolumeBatchSampler(dataset), collate_fn=collate_slices)
+        >>> network = ConditionalNAFNet(width=4, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,))
+        >>> inferer = RestorationInferer(D3GMScheduler(), Sampler(steps=1))
+        >>> evaluator = RestorationEvaluator("cpu", loader, network, inferer, baseline=False, progress=False)
+        >>> evaluator.run()
+        >>> evaluator.state.volume.images["D3GM"].shape
+        (2, 128, 96)
     """
 
     def __init__(
@@ -278,7 +283,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         number = batchdata["volume"][0]
         for index in range(len(mu)):
             self._slices.append({name: _in_file(image[index], batchdata, index) for name, image in images.items()})
-        images.clear()  # what is not returned is not to lie beside its copies
+        images.clear()  # frees memory: the copies are what is kept
         del std
         self._estimate(len(mu))
         if len(self._slices) == len(self.volumes[number].slices):
@@ -304,7 +309,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         return (after / noise).tolist() if bool((noise > 0).all()) else []
 
     def _estimate(self, count: int) -> None:
-        """Log, after the first slices, what the others will take, where that is worth knowing."""
+        """Log, after the first slices, how long the others will take, if that is long."""
         self._done += count
         left = self.num_slices - self._done
         seconds = (time.perf_counter() - self._start) / self._done
@@ -324,10 +329,11 @@ class RestorationEvaluator(SupervisedEvaluator):
 
 
 def _span(seconds: float) -> str:
-    """A length of time as it is said.
+    """A length of time in words.
 
-    >>> _span(40), _span(400), _span(40000)
-    ('40 s', '7 min', '11.1 h')
+    Example:
+        >>> _span(40), _span(400), _span(40000)
+        ('40 s', '7 min', '11.1 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"

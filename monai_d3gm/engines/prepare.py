@@ -87,16 +87,16 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
         condition_name: key of mu in the batch.
         image_name: key of x_0 in the batch.
         share_at_one: share of the batch at t = 1, from 0 to 1.
-        spread: ``t`` or ``rho``: what the rest is uniform in. ``rho`` covers the range from t = 1 to ``t_min``.
+        spread: the rest is uniform in ``t`` or in ``rho``. ``rho`` covers the range from t = 1 to ``t_min``.
         t_min: the earliest time drawn where the spread is ``rho``.
         data_consistency: makes an affine correction from the batch and the device, such as
             :func:`kspace_consistency`; its linear part is then applied to the prediction and to the target, so that
-            the loss counts only what the measurement leaves open. None for none; it may return None for a batch that
-            is to be trained without.
+            the loss counts only what the measurement leaves open. None for none; it may return None
+            to train on a batch without it.
         weighting: a factor w(scheduler, timesteps) of prediction and target, such as those of `monai_d3gm.losses`;
             None for the unit weight.
-        seed: seeds noise and times with the number of the batch: what a step draws does not depend on the steps
-            before it, so that a resumed run draws what an uninterrupted one would.
+        seed: seeds noise and times with the number of the batch: a step's draw does not depend on earlier steps, so a
+            resumed run draws the same as an uninterrupted one.
 
     Example:
         >>> prepare = D3GMPrepareBatch(D3GMScheduler(), share_at_one=1.0)
@@ -120,11 +120,11 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
     ) -> None:
         super().__init__(scheduler.num_train_timesteps, condition_name)
         if not 0 <= share_at_one <= 1:
-            raise ValueError(f"share_at_one is {share_at_one}; accepted is 0 to 1")
+            raise ValueError(f"share_at_one is {share_at_one}; accepted: 0 to 1.")
         if spread not in ("t", "rho"):
-            raise ValueError(f"spread is {spread!r}; accepted are 't' and 'rho'")
+            raise ValueError(f"spread is {spread!r}; accepted: 't' or 'rho'.")
         if not 0 < t_min < 1:
-            raise ValueError(f"t_min is {t_min}; accepted is 0 to 1, both excluded")
+            raise ValueError(f"t_min is {t_min}; accepted: 0 to 1, both excluded.")
         self.scheduler = scheduler
         self.condition_name: str = condition_name
         self.image_name = image_name
@@ -229,14 +229,14 @@ class RegressionPrepareBatch(DiffusionPrepareBatch):
 
 
 class ErrorMapPrepareBatch(PrepareBatch):
-    """The batch of a training step of `monai_d3gm.trust.ErrorMap`: what it sees, and the errors of restored images.
+    """The batch of a training step of `monai_d3gm.trust.ErrorMap`: its input, and the errors of restored images.
 
-    Each batch is restored by the trained network, as it is at inference; nothing of it is trained.
+    The trained network restores each batch as at inference; its weights stay fixed.
 
     Args:
         restore: the inferer of the bundle.
         network: the trained network.
-        error_map: gives the features, and the image that errors are those of.
+        error_map: gives the features, and the image whose errors are predicted.
         data_consistency: makes the measurement of a batch on a device.
         condition_name: key of mu in the batch.
         image_name: key of x_0 in the batch.
@@ -290,11 +290,11 @@ class ErrorMapPrepareBatch(PrepareBatch):
 class ProcessMixturePrepareBatch(D3GMPrepareBatch):
     """Trains one network for several processes: each batch is drawn under one of them, in turn.
 
-    Every process here is the same denoising problem at noise level c / a, on which alone the network is conditioned, so
-    that what it learns under one it knows under all. The scheduler's ``rho_range`` becomes the span of theirs.
+    Every process here is the same denoising problem at noise level c / a, and the network is conditioned on that level
+    alone. So training under one process serves all. The scheduler's ``rho_range`` becomes the span of theirs.
 
     Args:
-        scheduler: whose process is set anew for each batch; the train inferer has to hold the same object.
+        scheduler: its process is replaced for each batch; the train inferer must have the same object.
         processes: the processes.
         options: further arguments of :class:`D3GMPrepareBatch`.
 

@@ -1,4 +1,4 @@
-"""Handlers for MONAI's engines, only what MONAI and ignite lack."""
+"""Handlers for MONAI's engines that MONAI and ignite lack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training checkpoints: the state of the run, from which it resumes, and the best network so far."""
+"""Training checkpoints: the state from which a run resumes, and the best network so far."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TrainingCheckpoint:
         interval: int = 1,
     ) -> None:
         if interval < 1:
-            raise ValueError(f"interval is {interval}; it must be at least 1")
+            raise ValueError(f"interval is {interval}; accepted: at least 1.")
         self.path = Path(path)
         self.objects = dict(objects)
         self.interval = interval
@@ -75,7 +75,7 @@ class TrainingCheckpoint:
         load = CheckpointLoader(str(self.path), objects, map_location="cpu")  # type: ignore[arg-type] # as torch has it
         try:
             load(engine)
-        except Exception as error:  # torch, its pickle and ignite raise many kinds for what is damaged or does not fit
+        except Exception as error:  # torch, pickle and ignite raise many kinds for damaged or unfit files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(f"{self.path}: training cannot go on from this checkpoint: {reason}") from error
         logger.info("going on from %s after epoch %d", self.path, engine.state.epoch)
@@ -94,7 +94,7 @@ class KeepBest:
 
     Args:
         path: the checkpoint; the best figure of an earlier part of the run is read from it.
-        network: what is written, such as the moving average of the weights.
+        network: the network to write, such as the moving average of the weights.
         scheduler: process, prediction type and sigma_d.
         metric: name of the figure in the evaluator's metrics; larger is better.
         normalization: how the images were scaled.
@@ -131,7 +131,7 @@ class KeepBest:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def best(self) -> float:
-        """The figure of the network in the file; -inf while there is none."""
+        """The figure of the network in the file; -inf if there is no file."""
         if not self.path.exists():
             return float("-inf")
         training = read_checkpoint(self.path)["d3gm"]["training"]

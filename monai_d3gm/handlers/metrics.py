@@ -29,9 +29,9 @@ Figures = dict[str, dict[str, float]]
 class RestorationFigures:
     """Takes the figures of every volume with a truth: all protocols of `evaluate_images`, and measures of detail.
 
-    ``by_input`` holds them by the input's stem, and ``measurement`` what is known without a truth: the residual over
-    noise of each slice, and what was done to its coils. At the end of a run ``engine.state.metrics`` has the
-    restoration's means over inputs, each under its name (``psnr/slice/whole`` and so on).
+    ``by_input`` holds them by the input's stem. ``measurement`` needs no truth: the residual over noise of each slice,
+    and the processing of its coils. At the end of a run ``engine.state.metrics`` has the restoration's means over
+    inputs, each under its name (``psnr/slice/whole`` and so on).
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class RestorationFigures:
         self.by_input, self.problems, self.measurement = {}, {}, {}
 
     def take(self, engine: Any) -> None:
-        """Take the figures of the volume that is complete."""
+        """Take the figures of the completed volume."""
         volume: RestoredVolume = engine.state.volume
         self._take_measurement(volume)
         if volume.reference is None:
@@ -65,7 +65,7 @@ class RestorationFigures:
             self._take_lpips(volume, truth)
 
     def _take_measurement(self, volume: RestoredVolume) -> None:
-        """How well each slice agrees with its measurement, and what was done to its coils."""
+        """Each slice's agreement with its measurement, and the processing of its coils."""
         about: dict[str, Any] = {}
         if volume.residual is not None:
             about["residual over noise"] = [round(value, 4) for value in volume.residual.tolist()]
@@ -102,7 +102,7 @@ def _figures(image: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str
 
 
 def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the figures that all have."""
+    """Means of the figures that all inputs have."""
     if not figures:
         return {}
     names = [name for name in figures[0] if all(name in other for other in figures)]

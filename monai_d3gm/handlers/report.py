@@ -49,13 +49,14 @@ _MEASURES = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".4f"), "nmse": ("NMSE", 
 
 
 def provenance(bundle: str, weights: str | PathLike[str], parameters: Mapping[str, Any]) -> dict[str, str]:
-    """What made an image: the bundle, the package's version, the weights' SHA-256, and the parameters as JSON.
+    """The origin of an image: the bundle, the package's version, the weights' SHA-256, and the parameters as JSON.
 
-    >>> import tempfile
-    >>> weights = Path(tempfile.mkdtemp()) / "model.pt"
-    >>> _ = weights.write_bytes(b"")
-    >>> sorted(provenance("mri_sr", weights, {"seed": 0}))
-    ['bundle', 'parameters', 'version', 'weights']
+    Example:
+        >>> import tempfile
+        >>> weights = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> _ = weights.write_bytes(b"")
+        >>> sorted(provenance("mri_sr", weights, {"seed": 0}))
+        ['bundle', 'parameters', 'version', 'weights']
     """
     return {
         "bundle": bundle,
@@ -68,11 +69,12 @@ def provenance(bundle: str, weights: str | PathLike[str], parameters: Mapping[st
 def one_line(entry: Mapping[str, Any]) -> str:
     """An input's entry of the report in a few words: a figure if a truth is known, the coverage of its intervals.
 
-    >>> figures = {"zero-filled": {"psnr/rgb/whole": 20.0}, "D3GM": {"psnr/rgb/whole": 23.0}}
-    >>> one_line({"protocol": {"slices": [0]}, "figures": figures, "warnings": [], "uncertainty": {}})
-    'PSNR (RGB) 23.00 dB, +3.00 dB over zero-filled'
-    >>> one_line({"protocol": {"slices": [0, 1]}, "figures": {}, "warnings": ["far from the training data: ..."]})
-    '2 slices, 1 warning'
+    Example:
+        >>> figures = {"zero-filled": {"psnr/rgb/whole": 20.0}, "D3GM": {"psnr/rgb/whole": 23.0}}
+        >>> one_line({"protocol": {"slices": [0]}, "figures": figures, "warnings": [], "uncertainty": {}})
+        'PSNR (RGB) 23.00 dB, +3.00 dB over zero-filled'
+        >>> one_line({"protocol": {"slices": [0, 1]}, "figures": {}, "warnings": ["far from the training data: ..."]})
+        '2 slices, 1 warning'
     """
     words = []
     for name, title in _HEADLINES.items():
@@ -92,10 +94,10 @@ def one_line(entry: Mapping[str, Any]) -> str:
 
 
 class MetricsReport:
-    """Prints a line for each input and where the results are, and writes the report when all is restored.
+    """Prints a line for each input and the folder of the results, and writes the report at the end.
 
-    The report has neither a clock nor paths, so that two runs with one seed write the same bytes: per input its
-    protocol, figures and warnings; the parameters; the checkpoint's hash and training; versions of packages.
+    It holds each input's protocol, figures and warnings, the parameters, the checkpoint's hash and training, and the
+    versions of packages. It has neither times nor paths, so two runs with one seed write the same bytes.
 
     Args:
         output_dir: where to.
@@ -110,7 +112,7 @@ class MetricsReport:
             has a summary for each contrast, with differences paired by subject. None for no summary.
         subject_pattern: regular expression with one group that finds the subject in the stem; the stem where it does
             not match.
-        verbose: print a table of all figures in place of the lines.
+        verbose: print a table of all figures instead of one line for each volume.
 
     Attributes:
         gather: for a run that several processes share. It takes a value that JSON can hold, and returns the list of all
@@ -155,7 +157,7 @@ class MetricsReport:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def check(self, engine: Any) -> None:
-        """Refuse to start where the report could not be written; log the warnings."""
+        """Refuse to start if the report cannot be written; log the warnings."""
         check_outputs(self.folder, [self.report], self.overwrite)
         for source in engine.volumes:
             for remark in self._remarks(source):
@@ -211,7 +213,7 @@ class MetricsReport:
         return entry
 
     def _remarks(self, source: InputVolume) -> list[str]:
-        """What a reader of the figures must know about an input."""
+        """Warnings and remarks on an input, for a reader of its figures."""
         remarks = [*self.remarks, *source.warnings]
         if min(source.kept_band) < 1:
             rows, columns = source.kept_band
@@ -258,7 +260,7 @@ class MetricsReport:
         return summary
 
     def _by_subject(self, inputs: Mapping[str, Figures], method: str) -> dict[str, dict[str, list[float]]]:
-        """Name of a figure -> subject -> its finite values; figures that some input lacks are left out."""
+        """Name of a figure -> subject -> its finite values; figures that some input lacks are dropped."""
         names = set.intersection(*(set(figures[method]) for figures in inputs.values()))
         result: dict[str, dict[str, list[float]]] = {}
         for name in sorted(names):
@@ -297,8 +299,9 @@ def _means(inputs: Sequence[Figures]) -> Figures:
 def _in_turn(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The entries of dicts, the first of each, then the second of each, and so on.
 
-    >>> list(_in_turn([{"a": 0, "c": 0}, {"b": 0}]))
-    ['a', 'b', 'c']
+    Example:
+        >>> list(_in_turn([{"a": 0, "c": 0}, {"b": 0}]))
+        ['a', 'b', 'c']
     """
     turns = itertools.zip_longest(*(part.items() for part in parts))
     return dict(entry for turn in turns for entry in turn if entry is not None)

@@ -1,7 +1,7 @@
-"""Handlers that calibrate a bundle, and that say of every restored volume how far to trust it.
+"""Handlers that calibrate a bundle, and that give the uncertainty of every restored volume.
 
-`CollectCalibration` gathers what `monai_d3gm.trust.conformal` fits on. `TrustCheck` applies the bundle's calibration to
-every volume that an engine restores, and compares it with the training statistics and with its measurement.
+`CollectCalibration` gathers the data for the fits of `monai_d3gm.trust`. `TrustCheck` applies the bundle's calibration
+to every volume that an engine restores, and compares it with the training statistics and with its measurement.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.evaluator import RestorationEvents
 from monai_d3gm.networks.checkpoint import weights_hash
+from monai_d3gm.trust.bounds import MIN_BOUND_SUBJECTS, Bound, fit_bound, shortfalls
 from monai_d3gm.trust.calibration import (
     BOUNDED,
     CONTRASTS,
@@ -35,17 +36,7 @@ from monai_d3gm.trust.calibration import (
     parameters_of_input,
     spread_of,
 )
-from monai_d3gm.trust.conformal import (
-    MIN_BOUND_SUBJECTS,
-    Bound,
-    Pixels,
-    fit_bound,
-    fit_interval,
-    leave_one_out,
-    sample_pixels,
-    shortfalls,
-    volume_scale,
-)
+from monai_d3gm.trust.conformal import Pixels, fit_interval, leave_one_out, sample_pixels, volume_scale
 from monai_d3gm.trust.training_statistics import TrainingStatistics, volume_statistics
 from monai_d3gm.trust.warnings import range_warnings, residual_warnings
 
@@ -57,7 +48,7 @@ logger = logging.getLogger(__name__)
 class CollectCalibration:
     """Gathers errors, standard deviations and shortfalls of every volume with a truth, by contrast and subject.
 
-    Memory is bounded: of a volume at most 16384 foreground pixels are kept, drawn with a fixed seed.
+    Memory is bounded: at most 16384 foreground pixels of a volume are kept, drawn with a fixed seed.
 
     Args:
         contrast: of all inputs; found in their names if None.
@@ -88,7 +79,7 @@ class CollectCalibration:
         engine.add_event_handler(RestorationEvents.VOLUME_COMPLETED, self.take)
 
     def check(self, engine: Any) -> None:
-        """Refuse to start where there is nothing to calibrate on."""
+        """Refuse to start without data to calibrate on."""
         for source in engine.volumes:
             if not source.has_truth:
                 raise CalibrationError(f"{source.path}: no truth is known; a calibration needs it.")
@@ -102,7 +93,7 @@ class CollectCalibration:
         self._sources += engine.volumes
 
     def take(self, engine: Any) -> None:
-        """Take the volume that is complete."""
+        """Take the completed volume."""
         volume: RestoredVolume = engine.state.volume
         stem, image, std, truth = volume.source.stem, volume.images[METHOD], spread_of(volume), volume.reference
         contrast = contrast_of_input(volume.source, self.contrast)
@@ -117,7 +108,7 @@ class CollectCalibration:
             self._residual = max(self._residual or 0.0, float(volume.residual.max()))
 
     def fit(self, parameters: Mapping[str, Any], coverage: float = 0.9) -> CalibrationCondition:
-        """Fit intervals and bounds for every contrast that was seen.
+        """Fit intervals and bounds for every contrast.
 
         Args:
             parameters: of the run, see `CalibrationCondition`.
@@ -140,7 +131,7 @@ class CollectCalibration:
         return CalibrationCondition(comparable(known), contrasts, self._residual)
 
     def _bounds(self, contrast: str, coverage: float) -> dict[str, Bound]:
-        """Both bounds; none where too few subjects have a slice with figures."""
+        """Both bounds; none if too few subjects have a slice with figures."""
         subjects = {name: slices for name, slices in self._shortfalls[contrast].items() if slices}
         if len(subjects) < MIN_BOUND_SUBJECTS:
             return {}
@@ -151,10 +142,10 @@ class CollectCalibration:
 
 
 class TrustCheck:
-    """Says of every restored volume how far to trust it: intervals, bounds, and warnings in the log.
+    """Gives the uncertainty of every restored volume: intervals, bounds, and warnings in the log.
 
     At the end of a volume ``engine.state.uncertainty`` is its `CalibratedUncertainty`. ``reports`` and ``warnings``
-    hold by the input's stem what belongs into a report. Attach it before the handlers that use these.
+    hold the entries of a report by the input's stem. Attach it before the handlers that use these.
 
     Args:
         weights: the checkpoint's file.
@@ -212,7 +203,7 @@ class TrustCheck:
         self._hash = weights_hash(self.weights)
 
     def judge(self, engine: Any) -> None:
-        """Judge the volume that is complete."""
+        """Compute the uncertainty of the completed volume."""
         volume: RestoredVolume = engine.state.volume
         source = volume.source
         uncertainty = CalibratedUncertainty()
@@ -225,7 +216,7 @@ class TrustCheck:
             logger.warning("%s: %s", source.path.name, warning)
 
     def _far(self, volume: RestoredVolume) -> list[str]:
-        """Why the input is far from the training data or from its own measurement."""
+        """The reasons why the input is far from the training data or from its own measurement."""
         reasons = []
         if self.training_statistics is not None:
             try:

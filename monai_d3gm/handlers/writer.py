@@ -22,11 +22,11 @@ from monai_d3gm.trust.calibration import CalibratedUncertainty
 __all__ = ["FORMATS", "VolumeWriter", "check_outputs"]
 
 FORMATS = ("same", "nifti")
-"""In which format a restored volume can be written."""
+"""The formats in which a restored volume can be written."""
 
 
 def check_outputs(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Refuse, before anything is computed, a folder that cannot be written or files that are there; make nothing.
+    """Refuse, before anything is computed, a folder that cannot be written or existing files; make nothing.
 
     Raises:
         OutputError: naming the folder or the file.
@@ -86,7 +86,7 @@ class VolumeWriter:
         engine.add_event_handler(RestorationEvents.VOLUME_COMPLETED, self.write)
 
     def check(self, engine: Any) -> None:
-        """Refuse to start where the results could not be written."""
+        """Refuse to start if the results cannot be written."""
         names: list[str] = []
         for source in engine.volumes:
             output = output_format(source.format, self.format)
@@ -95,7 +95,7 @@ class VolumeWriter:
         check_outputs(self.folder, names, self.overwrite)
 
     def write(self, engine: Any) -> None:
-        """Write the volume that is complete."""
+        """Write the completed volume."""
         volume: RestoredVolume = engine.state.volume
         source = volume.source
         folder = writable_folder(self.folder)

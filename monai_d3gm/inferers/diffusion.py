@@ -76,11 +76,11 @@ class D3GMInferer(DiffusionInferer):
             (B, C, *spatial), to be compared with ``scheduler.get_target``.
         """
         if mode != "concat":
-            raise ValueError(f"mode is {mode!r}; accepted is 'concat'")
+            raise ValueError(f"mode is {mode!r}; accepted: 'concat'.")
         if seg is not None:
-            raise ValueError("seg is not accepted: these networks take no segmentation")
+            raise ValueError("seg is given; accepted: None, since these networks take no segmentation.")
         if condition is None:
-            raise ValueError("condition is None; it must be mu, the degraded image")
+            raise ValueError("condition is None; accepted: mu, the degraded image.")
         x_t = self.scheduler.add_noise(inputs, noise, timesteps, condition)
         t = self.scheduler.time_of(timesteps)
         network_input, time = self.scheduler.network_input(x_t, condition, t)
@@ -116,17 +116,17 @@ class D3GMInferer(DiffusionInferer):
             conditioning: mu.
             mode: ``concat``.
             verbose: show a progress bar.
-            sampler: the options of the trajectory but for its times; ``Sampler()`` when left out.
+            sampler: the options of the trajectory except its times; ``Sampler()`` when left out.
             arguments: further ones of :func:`monai_d3gm.sde.sample`: seed, items, correct.
 
         Returns:
             (B, C, *spatial); with ``save_intermediates`` a pair of it and the list of intermediate states.
         """
         if mode != "concat":
-            raise ValueError(f"mode is {mode!r}; accepted is 'concat'")
+            raise ValueError(f"mode is {mode!r}; accepted: 'concat'.")
         if diffusion_model is None or conditioning is None:
             missing = "diffusion_model" if diffusion_model is None else "conditioning"
-            raise ValueError(f"{missing} is None; sampling needs the network and mu, the degraded image")
+            raise ValueError(f"{missing} is None; accepted: the network, and mu, the degraded image.")
         scheduler = self.scheduler if scheduler is None else scheduler
         sampler = Sampler() if sampler is None else sampler
         timesteps = scheduler.timesteps.tolist()
@@ -171,5 +171,5 @@ def autocast_dtype(amp: torch.dtype | str | None) -> torch.dtype | None:
     """The dtype named by ``amp``: bfloat16, float16, or None."""
     dtype = getattr(torch, amp, amp) if isinstance(amp, str) else amp
     if dtype not in (None, torch.bfloat16, torch.float16):
-        raise ValueError(f"amp is {amp!r}; accepted are None, 'bfloat16' and 'float16'")
+        raise ValueError(f"amp is {amp!r}; accepted: None, 'bfloat16' or 'float16'.")
     return dtype

@@ -1,7 +1,7 @@
-"""Restoration by sampling: the one door for k-space, super-resolution and photographs.
+"""Restoration by sampling: one inferer for k-space, super-resolution and photographs.
 
-Splits the work (slices of volumes, several samples, batches that fit into memory), tiles the denoiser where an image is
-too large, holds the measurement at every step, and gathers samples into mean and standard deviation.
+It splits the work (slices of volumes, several samples, batches that fit into memory), tiles the denoiser for large
+images, keeps to the measurement at every step, and gathers samples into mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_SAMPLES = 10_000
 """The most samples of an image."""
 
 MAX_TILES = 4096
-"""The most tiles of an image or a volume: more take longer than they are worth."""
+"""The most tiles of an image or a volume; more would take too long."""
 
 
 class RestorationInferer(Inferer):
@@ -54,7 +54,7 @@ class RestorationInferer(Inferer):
             graph.
         progress: show a progress bar over evaluations of the network.
         overlap: share by which tiles overlap, in [0, 1).
-        halve_on_out_of_memory: halve the batch when memory runs out, say so, and go on.
+        halve_on_out_of_memory: when memory runs out, halve the batch with a message.
 
     Attributes:
         times: the decreasing times of a trajectory: the network is evaluated at all but the last, which is 0.
@@ -88,17 +88,17 @@ class RestorationInferer(Inferer):
     ) -> None:
         super().__init__()
         if sampler is not None and not isinstance(sampler, Sampler):
-            raise ValueError(f"sampler is {sampler!r}; accepted is a Sampler")
+            raise ValueError(f"sampler is {sampler!r}; accepted: a Sampler.")
         for name, value in {"num_samples": num_samples, "batch_size": batch_size}.items():
             if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+                raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 1.")
         if num_samples > MAX_SAMPLES:
-            raise ValueError(f"num_samples is {num_samples}; accepted: up to {MAX_SAMPLES}")
+            raise ValueError(f"num_samples is {num_samples}; accepted: up to {MAX_SAMPLES}.")
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap is {overlap}; accepted is 0 to below 1")
+            raise ValueError(f"overlap is {overlap}; accepted: 0 to below 1.")
         sizes = roi_size if isinstance(roi_size, Sequence) else (roi_size,)
         if any(size is not None and size < 1 for size in sizes):
-            raise ValueError(f"roi_size is {roi_size}; every extent must be at least 1")
+            raise ValueError(f"roi_size is {roi_size}; accepted: extents of at least 1.")
         self.scheduler = scheduler
         self.sampler = Sampler() if sampler is None else sampler
         self.fidelity = float(fidelity)
@@ -114,7 +114,7 @@ class RestorationInferer(Inferer):
         self.times: list[float] = self.sampler.times(scheduler.process, self.fidelity).tolist()
 
     def config(self) -> dict[str, Any]:
-        """What determines a restored image besides the network and its input, as plain containers.
+        """The options that determine a restored image besides the network and its input, as plain containers.
 
         The entries are ``sampler`` and ``process``, each by its own ``config()``, and the arguments ``fidelity``,
         ``num_samples``, ``seed``, ``roi_size``, ``overlap``, ``batch_size``, ``amp`` and ``compile``. Reports,
@@ -175,7 +175,7 @@ class RestorationInferer(Inferer):
             items: a key for each of the B images, which with the seed determines its noise; its index when left out.
             initial: the estimate from which sampling starts (reverse initialisation), if the sampler's ``start`` is
                 below 1.
-            of: what the moments are taken of, a function of a sample (n, C, *spatial); the sample itself when left out.
+            of: a function of a sample (n, C, *spatial) whose moments are taken; the sample itself when left out.
             advance: called after each evaluation of the network with the number of images that it was for.
 
         Returns:
@@ -187,9 +187,11 @@ class RestorationInferer(Inferer):
         """
         keys = list(range(len(mu)) if items is None else items)
         if len(keys) != len(mu):
-            raise ValueError(f"items has {len(keys)} keys; mu has a batch of {len(mu)}")
+            raise ValueError(f"items has {len(keys)} keys; accepted: one for each of the {len(mu)} images of mu.")
         if (self.sampler.start < 1) != (initial is not None):
-            raise ValueError(f"start is {self.sampler.start}; initial is to be given if and only if start is below 1")
+            raise ValueError(
+                f"start is {self.sampler.start}; accepted: an initial estimate with a start below 1, none with 1."
+            )
         volume = mu.ndim == 5 and _spatial_dims(network) == 2
         if volume:
             depth = mu.shape[-1]
@@ -238,10 +240,10 @@ class RestorationInferer(Inferer):
         size = self.batch_size or (8 if volume and splits else len(mu))
         if not splits and size != len(mu):
             raise ValueError(
-                f"batch_size is {size} for {len(mu)} images; a data_consistency without select(indices) needs the "
-                "whole batch at once"
+                f"batch_size is {size} for {len(mu)} images; accepted where data_consistency has no select(indices): "
+                "the whole batch."
             )
-        if self.compile:  # what was compiled for a network stays with it
+        if self.compile:  # the compiled network is kept with the network
             network = torch.compile(network, mode=self.compile if isinstance(self.compile, str) else None)  # type: ignore[assignment]
         denoise = self._denoiser(network)
         total = len(jobs) * (len(self.times) - 1)
@@ -301,7 +303,9 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
         extent = mu.shape[2:]
         sizes = (roi_size,) * len(extent) if isinstance(roi_size, int) else tuple(roi_size)
         if len(sizes) != len(extent):
-            raise ValueError(f"roi_size is {sizes}; the images have {len(extent)} spatial axes")
+            raise ValueError(
+                f"roi_size is {sizes}; accepted: one extent, or one for each of the {len(extent)} spatial axes."
+            )
         state, condition = pad_to_multiple(x_t, multiple), pad_to_multiple(mu, multiple)
         roi = [min(size + -size % multiple, whole) for size, whole in zip(sizes, state.shape[2:], strict=True)]
         steps = [max(int(size * (1 - overlap)) // multiple, 1) * multiple for size in roi]
@@ -310,7 +314,7 @@ def _tiled(denoise: Denoiser, roi_size: int | Sequence[int], overlap: float, mul
         )
         if tiles > MAX_TILES:
             raise ValueError(
-                f"roi_size is {roi_size}: {tiles} tiles of an image of {tuple(extent)}; accepted: {MAX_TILES}"
+                f"roi_size is {roi_size}: {tiles} tiles of an image of {tuple(extent)}; accepted: up to {MAX_TILES}."
             )
         time_of = t if isinstance(t, Tensor) else torch.tensor([t] * len(state), dtype=torch.float64)
         restored = sliding_window_inference(

@@ -62,7 +62,7 @@ def unpack(path: str | os.PathLike[str], folder: Path, most_bytes: int) -> None:
                         left -= len(block)
                         if left < 0:
                             raise RequestError(
-                                413, f"{name}: its files have more than {most_bytes / 1e9:.3g} GB, which are accepted."
+                                413, f"{name}: its files are too large; accepted: up to {most_bytes / 1e9:.3g} GB."
                             )
                         written.write(block)
     except RequestError:

@@ -18,7 +18,7 @@ __all__ = ["maximum_likelihood_weight", "score_matching_weight"]
 
 def _c_out(scheduler: D3GMScheduler, a: Tensor, c: Tensor) -> Tensor:
     if scheduler.prediction_type != "v_prediction":
-        raise ValueError(f"prediction_type is {scheduler.prediction_type!r}; the weights are for 'v_prediction'")
+        raise ValueError(f"prediction_type is {scheduler.prediction_type!r}; accepted: 'v_prediction'.")
     sd = scheduler.sigma_data
     return sd * c / torch.sqrt(a**2 * sd**2 + c**2)
 

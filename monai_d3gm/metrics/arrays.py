@@ -32,12 +32,14 @@ def as_slices(image: ArrayLike | torch.Tensor, name: str = "image") -> NDArray[n
     """
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if np.iscomplexobj(array):
-        raise ValueError(f"{name} is complex ({array.dtype}); metrics are taken on real magnitude images.")
+        raise ValueError(f"{name} is complex ({array.dtype}); accepted: real magnitude images.")
     if array.ndim not in (2, 3) or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}; (H, W) or (S, H, W) is accepted.")
+        raise ValueError(f"{name} has shape {array.shape}; accepted: (H, W) or (S, H, W).")
     values = np.asarray(array, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds {int((~np.isfinite(values)).sum())} non-finite values; all must be finite.")
+        raise ValueError(
+            f"{name} holds {int((~np.isfinite(values)).sum())} non-finite values; accepted: finite values."
+        )
     return values if values.ndim == 3 else values[None]
 
 
@@ -63,7 +65,7 @@ def image_pair(
     """
     predicted, truth = as_slices(prediction, "prediction"), as_slices(reference, "reference")
     if predicted.shape != truth.shape:
-        raise ValueError(f"prediction has shape {predicted.shape}; the shape of reference, {truth.shape}, is accepted.")
+        raise ValueError(f"prediction has shape {predicted.shape}; accepted: the shape of reference, {truth.shape}.")
     if truth.max() <= 0:
-        raise ValueError(f"reference has the maximum {truth.max()}; an image with a positive value is accepted.")
+        raise ValueError(f"reference has the maximum {truth.max()}; accepted: an image with a positive value.")
     return predicted, truth

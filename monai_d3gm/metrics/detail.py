@@ -115,7 +115,7 @@ def radial_power_spectrum(
     slices = as_slices(image)
     height, width = slices.shape[1:]
     if not 1 <= bands <= min(height, width) // 2:
-        raise ValueError(f"bands is {bands}; 1 to {min(height, width) // 2} are accepted for {height} x {width}.")
+        raise ValueError(f"bands is {bands}; accepted for {height} x {width} pixels: 1 to {min(height, width) // 2}.")
     power = (np.abs(np.fft.fft2(slices, norm="ortho")) ** 2).mean(axis=0)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     ring = np.floor(2 * bands * radius + 1e-9).astype(np.int64)  # a frequency on a boundary is in the outer ring
@@ -224,7 +224,9 @@ def _hfen(prediction: NDArray[np.float64], reference: NDArray[np.float64]) -> fl
     kernel = _log_kernel()
     norm = float(np.linalg.norm(ndimage.convolve(reference, kernel, mode="nearest")))
     if norm <= 1e-12 * float(np.linalg.norm(reference)):
-        raise ValueError("reference has no edge (its Laplacian of Gaussian is 0 everywhere); HFEN is not defined.")
+        raise ValueError(
+            "reference has no edge: its Laplacian of Gaussian is 0 everywhere; accepted by HFEN: an image with edges."
+        )
     return float(np.linalg.norm(ndimage.convolve(prediction - reference, kernel, mode="nearest"))) / norm
 
 

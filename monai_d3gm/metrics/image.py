@@ -123,10 +123,10 @@ def evaluate_images(
         (20.0, 0.01)
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r}; one of {', '.join(PROTOCOLS)} is accepted.")
+        raise ValueError(f"protocol is {protocol!r}; accepted: one of {', '.join(PROTOCOLS)}.")
     predicted, truth = image_pair(prediction, reference)
     if min(truth.shape[1:]) < SSIM_WINDOW:
-        raise ValueError(f"reference has shape {truth.shape}; slices of {SSIM_WINDOW} x {SSIM_WINDOW} up are accepted.")
+        raise ValueError(f"reference has shape {truth.shape}; accepted: slices of {SSIM_WINDOW} x {SSIM_WINDOW} up.")
     if protocol == "volume":
         each = [_figures(predicted, truth)]
     else:

@@ -2,8 +2,8 @@
 
 Zhang, Isola, Efros, Shechtman and Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
 2018, version 0.1 on AlexNet: the features of five layers, each divided by its norm over the channels, weighted squared
-differences, means over the pixels, summed. The weights of the differences come with torchmetrics, those of AlexNet with
-no dependency: torchvision's file is looked for where ``torch.hub`` keeps it.
+differences, means over the pixels, summed. torchmetrics brings the weights of the differences. No dependency brings
+those of AlexNet: torchvision's file is searched in the folder of ``torch.hub``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SMALLEST = 64
 
 
 class LpipsWeightsError(ValueError):
-    """The weights of LPIPS are not there; the message says which, and where they are looked for."""
+    """The weights of LPIPS are missing; the message says which, and where they were searched."""
 
 
 def lpips(prediction: ArrayLike, reference: ArrayLike, backbone: str | os.PathLike[str] | None = None) -> float:
@@ -45,11 +45,12 @@ def lpips(prediction: ArrayLike, reference: ArrayLike, backbone: str | os.PathLi
         LpipsWeightsError: there are no such weights.
         ValueError: the shapes differ or are not accepted.
 
-    >>> try:
-    ...     lpips(torch.zeros(64, 64, 3), torch.zeros(64, 64, 3), "/no/such/alexnet.pth")
-    ... except LpipsWeightsError as error:
-    ...     print(error)
-    no LPIPS: there is no /no/such/alexnet.pth with AlexNet's weights
+    Example:
+        >>> try:
+        ...     lpips(torch.zeros(64, 64, 3), torch.zeros(64, 64, 3), "/no/such/alexnet.pth")
+        ... except LpipsWeightsError as error:
+        ...     print(error)
+        no LPIPS: there is no /no/such/alexnet.pth with AlexNet's weights
     """
     images = [torch.as_tensor(image, dtype=torch.float32) for image in (prediction, reference)]
     shape = images[1].shape

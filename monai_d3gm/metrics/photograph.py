@@ -24,8 +24,9 @@ _WINDOW = 11
 def luma(image: ArrayLike) -> NDArray[np.float32]:
     """Y of BT.601 in studio range, float32 (H, W) from 16/255 to 235/255, of RGB (H, W, 3) in [0, 1].
 
-    >>> (luma(np.array([[[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]])) * 255).round(2).tolist()
-    [[16.0, 235.0]]
+    Example:
+        >>> (luma(np.array([[[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]])) * 255).round(2).tolist()
+        [[16.0, 235.0]]
     """
     weights = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(255)
     return np.asarray(image, dtype=np.float32) @ weights + np.float32(16 / 255)
@@ -34,8 +35,9 @@ def luma(image: ArrayLike) -> NDArray[np.float32]:
 def psnr(prediction: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """-10 log10 of the mean squared error over all values, in dB; infinite for equal images.
 
-    >>> round(psnr(np.full((2, 2), 0.1, np.float32), np.zeros((2, 2), np.float32)), 4)
-    20.0
+    Example:
+        >>> round(psnr(np.full((2, 2), 0.1, np.float32), np.zeros((2, 2), np.float32)), 4)
+        20.0
     """
     error = float(np.mean(np.square(prediction - reference), dtype=np.float64))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
@@ -55,9 +57,10 @@ def evaluate_photograph(prediction: ArrayLike, reference: ArrayLike) -> dict[str
     Raises:
         ValueError: the shapes differ or are not accepted, or a value is not finite.
 
-    >>> reference = np.full((16, 16, 3), 0.5)
-    >>> round(evaluate_photograph(reference + 0.1, reference)["psnr/rgb/whole"], 6)
-    20.0
+    Example:
+        >>> reference = np.full((16, 16, 3), 0.5)
+        >>> round(evaluate_photograph(reference + 0.1, reference)["psnr/rgb/whole"], 6)
+        20.0
     """
     predicted, truth = (np.asarray(image, dtype=np.float32) for image in (prediction, reference))
     if truth.ndim != 3 or truth.shape[2] != 3 or min(truth.shape[:2]) < _WINDOW:
@@ -66,7 +69,7 @@ def evaluate_photograph(prediction: ArrayLike, reference: ArrayLike) -> dict[str
         raise ValueError(f"prediction has shape {predicted.shape}; accepted: that of reference, {truth.shape}.")
     for name, image in (("prediction", predicted), ("reference", truth)):
         if not np.isfinite(image).all():
-            raise ValueError(f"{name} has values that are not finite.")
+            raise ValueError(f"{name} holds NaN or infinity; accepted: finite values.")
     planes = {"rgb": (predicted, truth), "y": (luma(predicted)[..., None], luma(truth)[..., None])}
     figures: dict[str, float] = {}
     for protocol in COLOUR_PROTOCOLS:
@@ -86,9 +89,10 @@ def photograph_detail(prediction: ArrayLike, reference: ArrayLike) -> dict[str, 
     Raises:
         ValueError: where `evaluate_detail` raises.
 
-    >>> photograph = np.random.default_rng(0).random((32, 32, 3))
-    >>> photograph_detail(photograph, photograph)["gmsd/y/whole"]
-    0.0
+    Example:
+        >>> photograph = np.random.default_rng(0).random((32, 32, 3))
+        >>> photograph_detail(photograph, photograph)["gmsd/y/whole"]
+        0.0
     """
     figures = evaluate_detail(luma(prediction), luma(reference))
     return {name.replace("/slice/", "/y/"): value for name, value in figures.items()}

@@ -68,12 +68,12 @@ def summarise(values_by_subject: Mapping[str, float | Sequence[float]], *, seed:
         31.6 [30.4, 32.8] (n = 5)
     """
     if not values_by_subject:
-        raise ValueError("values_by_subject is empty; at least one subject is accepted.")
+        raise ValueError("values_by_subject is empty; accepted: at least one subject.")
     values: dict[str, float] = {}
     for subject, figures in values_by_subject.items():
         array = np.asarray(figures, dtype=np.float64).ravel()
         if array.size == 0 or not np.isfinite(array).all():
-            raise ValueError(f"values_by_subject[{subject!r}] is {figures!r}; one or more finite figures are accepted.")
+            raise ValueError(f"values_by_subject[{subject!r}] is {figures!r}; accepted: one or more finite figures.")
         values[subject] = float(array.mean())
     subjects = np.array(list(values.values()))
     interval = None
@@ -105,7 +105,7 @@ def paired_difference(
         x 1.00, y 0.50
     """
     if set(a) != set(b):
-        raise ValueError(f"a and b differ in the subjects {sorted(set(a) ^ set(b))}; the same subjects are accepted.")
+        raise ValueError(f"a and b differ in the subjects {sorted(set(a) ^ set(b))}; accepted: the same subjects.")
     first, second = summarise(a).values, summarise(b).values
     return summarise({subject: first[subject] - second[subject] for subject in first}, seed=seed)
 
@@ -133,7 +133,7 @@ def format_table(rows: Sequence[Mapping[str, object]], *, digits: int = 2, markd
         D3GM         31.00
     """
     if not rows:
-        raise ValueError("rows is empty; at least one row is accepted.")
+        raise ValueError("rows is empty; accepted: at least one row.")
     titles = list(dict.fromkeys(title for row in rows for title in row))
     numeric = [all(isinstance(row.get(t, 0), (int, float, np.number)) for row in rows) for t in titles]
     cells = [titles] + [[_cell(row.get(title, ""), digits) for title in titles] for row in rows]

@@ -1,7 +1,7 @@
 """Checkpoints: the weights of a network with the process, preconditioning and data that they were trained for.
 
 A file is a dict of plain containers and tensors, read with ``weights_only``. ``model`` is the network's state_dict, and
-``d3gm`` says what else belongs to the weights: ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range
+``d3gm`` holds the other facts of the weights: ``process`` (:meth:`DiffusionProcess.config`), ``rho_range`` (the range
 of rho = ln(a/c) that the training covered: the theory's section on the denoiser says why any process inside it may use
 the weights), ``prediction_type``, ``sigma_data``, ``normalization`` and ``training``. The tensors of ``model`` stand at
 the top level too, where ``monai.bundle.load`` looks for them; they share their bytes with those of ``model``.
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_d3gm.files import check_memory
+from monai_d3gm.files import OutputError, atomic_path, check_memory
 from monai_d3gm.networks.schedulers.d3gm import RHO_LIMIT, D3GMScheduler
 from monai_d3gm.sde import DiffusionProcess, process_from_config
 
@@ -64,7 +64,7 @@ def save_checkpoint(
             from t = 1 to its first timestep is stated.
         normalization: how the images were scaled; plain containers.
         training: data and budget; plain containers.
-        max_bytes: largest size of the file; None for any, where it is not to be part of a bundle.
+        max_bytes: largest size of the file; None for no limit, outside a bundle.
 
     Raises:
         CheckpointError: the file would hold other than tensors and plain containers, be too large, or cannot be
@@ -103,21 +103,22 @@ def write_checkpoint(
     target = Path(path)
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.items()}
     content = {**state, "model": state, "d3gm": {**info, "tensors_sha256": _tensors_hash(state)}}
-    temporary = target.with_name(f".{target.name}.partial")
     try:
-        with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
-            torch.save(content, file)
-        size = temporary.stat().st_size
-        if max_bytes is not None and size > max_bytes:
-            raise CheckpointError(f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {max_bytes / 1e6:.0f}.")
-        read_checkpoint(temporary)
-        temporary.replace(target)
+        with atomic_path(target) as temporary:
+            with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
+                torch.save(content, file)
+            size = temporary.stat().st_size
+            if max_bytes is not None and size > max_bytes:
+                raise CheckpointError(
+                    f"{target}: the checkpoint has {size / 1e6:.1f} MB; accepted: {max_bytes / 1e6:.0f}."
+                )
+            read_checkpoint(temporary)
+    except OutputError as error:
+        raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from error
     except CheckpointError as error:
         raise CheckpointError(str(error).replace(str(temporary), str(target))) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is missing, is no checkpoint, holds other than tensors and plain containers, or its
-            tensors are not finite or not those that its hash was taken of.
+            tensors are not finite or do not have the stored hash.
         TooLargeError: it would take more memory than is allowed.
     """
     file = Path(path)
@@ -153,7 +154,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _check_archive(file: Path) -> None:
-    """Refuse an archive that inflates to more than is allowed; torch inflates it whole."""
+    """Refuse an archive that would inflate beyond the memory limit; torch inflates it whole."""
     try:
         with zipfile.ZipFile(file) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -174,9 +175,10 @@ def _tensors_hash(state: Mapping[str, Tensor]) -> str:
 def trained_range(process: DiffusionProcess, num_train_timesteps: int) -> tuple[float, float]:
     """The range of rho that a training at the times 1/N ... 1 covers, as the network is given it.
 
-    >>> from monai_d3gm.sde import D3GMProcess
-    >>> print(f"{trained_range(D3GMProcess(), 1000)[0]:.2f}")
-    -2.75
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> print(f"{trained_range(D3GMProcess(), 1000)[0]:.2f}")
+        -2.75
     """
     ends = process.rho(torch.tensor([1.0, 1.0 / num_train_timesteps])).clamp(-RHO_LIMIT, RHO_LIMIT)
     return float(ends[0]), float(ends[1])
@@ -185,15 +187,15 @@ def trained_range(process: DiffusionProcess, num_train_timesteps: int) -> tuple[
 def load_checkpoint(
     path: str | PathLike[str], network: nn.Module, scheduler: D3GMScheduler | None = None
 ) -> dict[str, Any]:
-    """Put a checkpoint's weights into ``network``, and hold ``scheduler`` to what they were trained for.
+    """Load a checkpoint's weights into ``network``, and check that ``scheduler`` fits their training.
 
-    The scheduler's ``rho_range`` becomes the checkpoint's. Nothing is changed where an error is raised.
+    The scheduler's ``rho_range`` becomes the checkpoint's. After an error nothing has changed.
 
     Args:
         path: the file.
         network: of the architecture that was trained.
-        scheduler: the scheduler that the weights are to be used with; None to leave the check to the caller, who may
-            make the one of the training by :func:`build_scheduler`.
+        scheduler: the scheduler to use the weights with; None leaves the check to the caller, who can make the
+            training's scheduler with :func:`build_scheduler`.
 
     Returns:
         The entry ``d3gm``.

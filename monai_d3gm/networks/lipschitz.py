@@ -29,9 +29,10 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], x: Tensor, *, iteratio
     Raises:
         ValueError: ``iterations`` is below 1.
 
-    >>> matrix = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
-    >>> local_lipschitz(lambda x: x @ matrix, torch.zeros(1, 2))
-    tensor([3.])
+    Example:
+        >>> matrix = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+        >>> local_lipschitz(lambda x: x @ matrix, torch.zeros(1, 2))
+        tensor([3.])
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations is {iterations!r}; accepted: an integer of at least 1.")

@@ -11,11 +11,11 @@ from monai_d3gm.sde.discrepancy import (
     temporal_discrepancy,
 )
 from monai_d3gm.sde.noise import INITIAL_STEP, keyed_noise
+from monai_d3gm.sde.process import DiffusionProcess
 from monai_d3gm.sde.processes import (
     PROCESSES,
     CoefficientDecoupledProcess,
     D3GMProcess,
-    DiffusionProcess,
     OrnsteinUhlenbeckBridge,
     OrnsteinUhlenbeckProcess,
     VariancePreservingProcess,

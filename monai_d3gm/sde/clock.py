@@ -31,14 +31,15 @@ def as_time(t: float | Tensor, name: str = "t") -> Tensor:
     Raises:
         ValueError: if ``t`` has more than one axis, or a value outside [0, 1] or not a number.
 
-    >>> as_time(0.5)
-    tensor(0.5000, dtype=torch.float64)
+    Example:
+        >>> as_time(0.5)
+        tensor(0.5000, dtype=torch.float64)
     """
     time = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
     if time.ndim > 1:
-        raise ValueError(f"{name} must be a number or a tensor of shape () or (B,), got shape {tuple(time.shape)}.")
+        raise ValueError(f"{name} has shape {tuple(time.shape)}; accepted: a number or a tensor of shape () or (B,).")
     if not bool(((time >= 0) & (time <= 1)).all()):
-        raise ValueError(f"{name} must lie in [0, 1], got {time.tolist()}.")
+        raise ValueError(f"{name} is {time.tolist()}; accepted: numbers in [0, 1].")
     return time
 
 
@@ -106,18 +107,19 @@ class Clock:
     Raises:
         ValueError: if the schedule is unknown or the terminal decay is out of range.
 
-    >>> clock = Clock("cosine", 0.005)
-    >>> round(float(torch.exp(-clock(1.0))), 12)
-    0.005
-    >>> float(clock(0.0))
-    0.0
+    Example:
+        >>> clock = Clock("cosine", 0.005)
+        >>> round(float(torch.exp(-clock(1.0))), 12)
+        0.005
+        >>> float(clock(0.0))
+        0.0
     """
 
     def __init__(self, schedule: str, terminal_decay: float) -> None:
         if schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
+            raise ValueError(f"schedule is {schedule!r}; accepted: one of {', '.join(SCHEDULES)}.")
         if not 0 < terminal_decay < 1:
-            raise ValueError(f"terminal_decay must lie in (0, 1), got {terminal_decay!r}.")
+            raise ValueError(f"terminal_decay is {terminal_decay!r}; accepted: a number in (0, 1).")
         self.schedule = schedule
         self.terminal_decay = float(terminal_decay)
         self._shape = SCHEDULES[schedule]

@@ -1,7 +1,7 @@
-"""Numbers of the CPU on their way to where the images are, without waiting for the device.
+"""Copies from the CPU to the images' device that do not wait for the device.
 
-Curves, weights and noise are made on the CPU. A copy from ordinary memory makes the CPU wait until a GPU has done all
-that was asked of it before; one from page-locked memory does not, and the next operations are queued meanwhile.
+Curves, weights and noise are made on the CPU. A copy from ordinary memory makes the CPU wait until the GPU has finished
+its earlier work. A copy from page-locked memory does not, and the next operations are queued meanwhile.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ def moved(x: Tensor, like: Tensor) -> Tensor:
         x: on the CPU.
         like: gives dtype and device.
 
-    >>> import torch
-    >>> moved(torch.ones(2, dtype=torch.float64), torch.zeros(1)).dtype
-    torch.float32
+    Example:
+        >>> import torch
+        >>> moved(torch.ones(2, dtype=torch.float64), torch.zeros(1)).dtype
+        torch.float32
     """
     x = x.to(like.dtype)
     if like.device.type == "cuda":
@@ -36,8 +37,9 @@ def per_image(x: Tensor, like: Tensor) -> Tensor:
     Returns:
         () or (B, 1, ...).
 
-    >>> import torch
-    >>> per_image(torch.ones(2), torch.zeros(2, 3, 4)).shape
-    torch.Size([2, 1, 1])
+    Example:
+        >>> import torch
+        >>> per_image(torch.ones(2), torch.zeros(2, 3, 4)).shape
+        torch.Size([2, 1, 1])
     """
     return x.to(like.dtype) if x.ndim == 0 else moved(x, like).reshape(-1, *(1,) * (like.ndim - 1))

@@ -1,6 +1,6 @@
-"""How far the assumptions of a process are from what it does: measures on pairs of clean and degraded images.
+"""Measures of the gap between a process and its assumptions, on pairs of clean and degraded images.
 
-Sampling starts from a law that does not know ``x0``; what is left of ``x0 - mu`` at ``t = 1`` is the temporal
+Sampling starts from a law that does not depend on ``x0``. The rest of ``x0 - mu`` at ``t = 1`` is the temporal
 discrepancy of arXiv 2406.13652. It is Gaussian against Gaussian, so its divergences have closed forms: the section
 "Discrepancy" of ``docs/theory.md``.
 """
@@ -14,13 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monai_d3gm.sde.processes import (
-    DEFAULT_STATIONARY_STD,
-    DEFAULT_TERMINAL_DECAY,
-    D3GMProcess,
-    DiffusionProcess,
-    check_images,
-)
+from monai_d3gm.sde.process import DEFAULT_STATIONARY_STD, DEFAULT_TERMINAL_DECAY, DiffusionProcess, check_images
+from monai_d3gm.sde.processes import D3GMProcess
 
 _TIMES = 256
 
@@ -57,11 +52,12 @@ def temporal_discrepancy(x0: Tensor, mu: Tensor, process: DiffusionProcess) -> T
     Raises:
         ValueError: if shapes do not fit or a value is not finite.
 
-    >>> from monai_d3gm.sde import D3GMProcess
-    >>> x0, mu = torch.full((1, 1, 8, 8), 0.6), torch.full((1, 1, 8, 8), 0.5)
-    >>> kl, *_ = temporal_discrepancy(x0, mu, D3GMProcess(tau=2.0))
-    >>> print(f"{float(kl):.2e}")
-    2.03e-05
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> x0, mu = torch.full((1, 1, 8, 8), 0.6), torch.full((1, 1, 8, 8), 0.5)
+        >>> kl, *_ = temporal_discrepancy(x0, mu, D3GMProcess(tau=2.0))
+        >>> print(f"{float(kl):.2e}")
+        2.03e-05
     """
     x0, mu = _double(x0, mu)
     a, b, c = process.curves(1.0)
@@ -103,16 +99,17 @@ def proposition2_bound(
     Raises:
         ValueError: if shapes do not fit, a value is not finite, or an argument is out of range.
 
-    >>> from monai_d3gm.sde import D3GMProcess
-    >>> x0, mu = torch.full((2, 1, 8, 8), 0.6), torch.full((2, 1, 8, 8), 0.5)
-    >>> tuple(proposition2_bound(x0, mu, D3GMProcess(), score_bound=1.0).shape)
-    (2,)
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> x0, mu = torch.full((2, 1, 8, 8), 0.6), torch.full((2, 1, 8, 8), 0.5)
+        >>> tuple(proposition2_bound(x0, mu, D3GMProcess(), score_bound=1.0).shape)
+        (2,)
     """
     x0, mu = _double(x0, mu)
     if not (math.isfinite(score_bound) and score_bound >= 0):
-        raise ValueError(f"score_bound must be a finite number, at least 0, got {score_bound!r}.")
+        raise ValueError(f"score_bound is {score_bound!r}; accepted: a finite number, at least 0.")
     if not 0 < delta < 1:
-        raise ValueError(f"delta must lie in (0, 1), got {delta!r}.")
+        raise ValueError(f"delta is {delta!r}; accepted: a number in (0, 1).")
     times = torch.linspace(0, 1, _TIMES + 1, dtype=torch.float64)
     sigma = process.forward_sde(times)[2]
     stationary = sigma[-1] ** 2 / (2 * process.clock.rate(1.0))
@@ -135,9 +132,10 @@ def cocycle_defect(process: DiffusionProcess) -> float:
     Returns:
         0 (to rounding) for D3GM, Ornstein-Uhlenbeck and variance preserving; positive for the others.
 
-    >>> from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckBridge
-    >>> cocycle_defect(D3GMProcess()) < 1e-12, cocycle_defect(OrnsteinUhlenbeckBridge()) > 1
-    (True, True)
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckBridge
+        >>> cocycle_defect(D3GMProcess()) < 1e-12, cocycle_defect(OrnsteinUhlenbeckBridge()) > 1
+        (True, True)
     """
     times = torch.arange(1, _TIMES + 1, dtype=torch.float64) / (_TIMES + 1)
     g = process.noise_std(times) ** 2 / -torch.expm1(-2 * process.decay_exponent(times))
@@ -167,23 +165,24 @@ def calibrate_tau(
         ValueError: if there are no pairs, shapes do not fit, a value is not finite, an argument is out of range, or the
             tolerance is below what any tau can reach.
 
-    >>> x0, mu = torch.full((1, 1, 8, 8), 0.7), torch.full((1, 1, 8, 8), 0.5)
-    >>> print(f"{calibrate_tau([(x0, mu)]):.2f}")
-    4.03
+    Example:
+        >>> x0, mu = torch.full((1, 1, 8, 8), 0.7), torch.full((1, 1, 8, 8), 0.5)
+        >>> print(f"{calibrate_tau([(x0, mu)]):.2f}")
+        4.03
     """
     D3GMProcess(stationary_std=stationary_std, terminal_decay=terminal_decay)  # checks both
     a2 = terminal_decay**2
     room = 2 * tolerance + a2 + math.log1p(-a2)
     if not (math.isfinite(room) and room > 0):
         floor = -(a2 + math.log1p(-a2)) / 2
-        raise ValueError(f"tolerance must be a finite number above {floor:.3g}, got {tolerance!r}.")
+        raise ValueError(f"tolerance is {tolerance!r}; accepted: a finite number above {floor:.3g}.")
     total, count = 0.0, 0
     for x0, mu in pairs:
         x0, mu = _double(x0, mu)
         total += float((x0 - mu).square().sum())
         count += x0.numel()
     if count == 0:
-        raise ValueError("pairs must hold at least one pair of images, got none.")
+        raise ValueError("pairs is empty; accepted: at least one pair of images.")
     return max(1.0, terminal_decay * math.sqrt(total / count / room) / stationary_std)
 
 
@@ -192,5 +191,5 @@ def _double(x0: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
     check_images(x0=x0, mu=mu)
     for name, image in (("x0", x0), ("mu", mu)):
         if not bool(torch.isfinite(image).all()):
-            raise ValueError(f"{name} must be finite, got nan or infinity among its values.")
+            raise ValueError(f"{name} holds NaN or infinity; accepted: finite values.")
     return x0.detach().to("cpu", torch.float64), mu.detach().to("cpu", torch.float64)

@@ -1,8 +1,8 @@
 """A grid of each image's own: the theory's section of this name, for :class:`~monai_d3gm.sde.Sampler.noise_scaling`.
 
-Where the details of an image are strong, x0 given mu spreads further than where they are weak, and the noise c / a at
-which the state tells of them is higher by as much. So c / a at the times between the first and the last is multiplied
-by a factor of each image's own, which in rho shifts them by minus its logarithm.
+In an image of strong detail x0 given mu spreads further than in one of weak detail. The noise c / a at which the state
+shows the detail is higher by the same factor. So c / a at the times between the first and the last is multiplied by a
+factor of each image's own, which shifts their rho by minus its logarithm.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_d3gm.sde.processes import DiffusionProcess
+from monai_d3gm.sde.process import DiffusionProcess
 
 _FACTORS = (1 / 8, 8.0)
 """The range of an image's factor."""
@@ -22,7 +22,7 @@ _NEAREST = 0.9
 """Share of the way in rho to the first time, or to the last, that a factor may take the time next to it."""
 
 Images = slice | Tensor
-"""Which images of a batch: all, or their indices."""
+"""Images of a batch: all, or their indices."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Grids:
         return time
 
     def map(self, function: Callable[[Images, list[float]], Tensor]) -> Tensor:
-        """What a function of a group and its times gives, (images, ...), as one batch."""
+        """Apply a function to each group and its times, and join the results, (images, ...), to one batch."""
         if len(self.groups) == 1:
             return function(*self.groups[0])
         parts = [function(*group) for group in self.groups]

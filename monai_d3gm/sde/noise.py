@@ -34,10 +34,11 @@ def keyed_noise(shape: Sequence[int], seed: int, item: int | str, sample: int | 
     Returns:
         A float32 CPU tensor of that shape.
 
-    >>> bool((keyed_noise((2, 3), 0, "brain:7", 0, 4) == keyed_noise((2, 3), 0, "brain:7", 0, 4)).all())
-    True
-    >>> bool((keyed_noise((2, 3), 0, "brain:7", 0, 4) == keyed_noise((2, 3), 0, "brain:7", 1, 4)).any())
-    False
+    Example:
+        >>> bool((keyed_noise((2, 3), 0, "brain:7", 0, 4) == keyed_noise((2, 3), 0, "brain:7", 0, 4)).all())
+        True
+        >>> bool((keyed_noise((2, 3), 0, "brain:7", 0, 4) == keyed_noise((2, 3), 0, "brain:7", 1, 4)).any())
+        False
     """
     digest = hashlib.blake2b(repr((seed, item, sample, step)).encode(), digest_size=4).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
@@ -56,8 +57,9 @@ def batch_noise(shape: Sequence[int], seed: int, keys: Sequence[tuple[int | str,
     Returns:
         float32 on the CPU, (len(keys), *shape).
 
-    >>> batch_noise((2, 3), 0, [(0, 0), (1, 0)], 4)[1].equal(keyed_noise((2, 3), 0, 1, 0, 4))
-    True
+    Example:
+        >>> batch_noise((2, 3), 0, [(0, 0), (1, 0)], 4)[1].equal(keyed_noise((2, 3), 0, 1, 0, 4))
+        True
     """
 
     def draw(key: tuple[int | str, int | str]) -> Tensor:
@@ -79,16 +81,17 @@ def resolve_keys(items: Sequence[Key] | None, count: int) -> list[tuple[int | st
     Raises:
         ValueError: if there are not ``count`` keys, or one is not an int, a string, or a pair of these.
 
-    >>> resolve_keys([3, "a", ("a", 1)], 3)
-    [(3, 0), ('a', 0), ('a', 1)]
+    Example:
+        >>> resolve_keys([3, "a", ("a", 1)], 3)
+        [(3, 0), ('a', 0), ('a', 1)]
     """
     keys = range(count) if items is None else items
     if isinstance(keys, str) or len(keys) != count:
-        raise ValueError(f"items must hold one key per batch element ({count}), got {items!r}.")
+        raise ValueError(f"items is {items!r}; accepted: one key per batch element ({count}).")
     pairs = []
     for key in keys:
         pair = key if isinstance(key, tuple) else (key, 0)
         if len(pair) != 2 or not all(type(part) in (int, str) for part in pair):
-            raise ValueError(f"items must hold ints, strings, or pairs (item, sample) of these, got {key!r}.")
+            raise ValueError(f"items holds {key!r}; accepted: ints, strings, or pairs (item, sample) of these.")
         pairs.append(pair)
     return pairs

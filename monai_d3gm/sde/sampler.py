@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_d3gm.sde.processes import DiffusionProcess
+from monai_d3gm.sde.process import DiffusionProcess
 from monai_d3gm.sde.solvers import SOLVERS
 
 GRIDS = ("rho", "t")
@@ -84,48 +84,48 @@ class Sampler:
         _check_choice("solver", self.solver, SOLVERS)
         _check_choice("grid", self.grid, GRIDS)
         if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"steps must be an integer, at least 1, got {self.steps!r}.")
+            raise ValueError(f"steps is {self.steps!r}; accepted: an integer, at least 1.")
         if self.steps > MAX_STEPS:
             raise ValueError(f"steps is {self.steps}; accepted: up to {MAX_STEPS}.")
         if type(self.order) is not int or not 1 <= self.order <= _MAX_ORDER:
-            raise ValueError(f"order must be 1, 2 or 3, got {self.order!r}.")
+            raise ValueError(f"order is {self.order!r}; accepted: 1, 2 or 3.")
         ends = self._numbers("eta", self.eta if isinstance(self.eta, list | tuple) else [self.eta])
         if not (1 <= len(ends) <= 2 and min(ends) >= 0):
             raise ValueError(
-                f"eta must be a number, or those of the first and of the last step, each at least 0, got {self.eta!r}."
+                f"eta is {self.eta!r}; accepted: a number, or those of the first and of the last step, each at least 0."
             )
         self._keep("eta", ends[0] if ends[0] == ends[-1] else ends)
         if self.solver == "exponential" and max(ends) > 0 and self.order > 2:
-            raise ValueError(f"order must be at most 2 where eta > 0, got order {self.order} with eta {max(ends)}.")
+            raise ValueError(f"order is {self.order} with eta {max(ends)}; accepted where eta > 0: at most 2.")
         for name in ("temperature", "t_min", "grid_power", "start"):
             self._keep(name, self._numbers(name, [getattr(self, name)])[0])
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature!r}.")
+            raise ValueError(f"temperature is {self.temperature!r}; accepted: at least 0.")
         if self.grid_power <= 0:
-            raise ValueError(f"grid_power must be above 0, got {self.grid_power!r}.")
+            raise ValueError(f"grid_power is {self.grid_power!r}; accepted: above 0.")
         if not 0 < self.start <= 1:
-            raise ValueError(f"start must lie in (0, 1], got {self.start!r}.")
+            raise ValueError(f"start is {self.start!r}; accepted: a number in (0, 1].")
         if self.grid == "rho" and not 0 < self.t_min < self.start:
-            raise ValueError(f"t_min must lie in (0, start = {self.start}), got {self.t_min!r}.")
+            raise ValueError(f"t_min is {self.t_min!r}; accepted: a number in (0, start = {self.start}).")
         if self.t_first is not None:
             self._keep("t_first", self._numbers("t_first", [self.t_first])[0])
             if self.grid == "rho" and not self.t_min < self.t_first < self.start:
                 raise ValueError(
-                    f"t_first must lie in (t_min = {self.t_min}, start = {self.start}), got {self.t_first!r}."
+                    f"t_first is {self.t_first!r}; accepted: a number in (t_min = {self.t_min}, start = {self.start})."
                 )
         if self.clip is not None:
             self._keep("clip", self._numbers("clip", self.clip))
             if len(self.clip) != 2 or not self.clip[0] < self.clip[1]:
-                raise ValueError(f"clip must be (low, high) with low < high, got {self.clip!r}.")
+                raise ValueError(f"clip is {self.clip!r}; accepted: (low, high) with low < high.")
         if self.noise_scaling is not None:
             self._keep("noise_scaling", self._numbers("noise_scaling", self.noise_scaling))
             if len(self.noise_scaling) != 2 or not (self.noise_scaling[0] > 0 and self.noise_scaling[1] >= 0):
                 raise ValueError(
-                    f"noise_scaling must be a reference above 0 and an exponent, at least 0, got {self.noise_scaling}."
+                    f"noise_scaling is {self.noise_scaling}; accepted: a reference above 0 and an exponent, at least 0."
                 )
         self._keep("last_prior_scales", self._numbers("last_prior_scales", self.last_prior_scales))
         if min(self.last_prior_scales, default=0) < 0:
-            raise ValueError(f"last_prior_scales must be at least 0 each, got {self.last_prior_scales}.")
+            raise ValueError(f"last_prior_scales is {self.last_prior_scales}; accepted: at least 0 each.")
 
     @property
     def eta_ends(self) -> tuple[float, float]:
@@ -153,9 +153,9 @@ class Sampler:
                 fit the process.
         """
         if not 0 <= fidelity <= 1:
-            raise ValueError(f"fidelity must lie in [0, 1], got {fidelity!r}.")
+            raise ValueError(f"fidelity is {fidelity!r}; accepted: a number in [0, 1].")
         if self.grid == "t" and 0 < fidelity < 1:
-            raise ValueError(f"grid must be 'rho' for a fidelity between 0 and 1, got 't' with fidelity {fidelity!r}.")
+            raise ValueError(f"grid is 't' with fidelity {fidelity!r}; accepted for a fidelity between 0 and 1: 'rho'.")
         ends = torch.tensor([self.start, 0.0], dtype=torch.float64)
         if fidelity == 1:
             return ends
@@ -166,7 +166,7 @@ class Sampler:
             first = self.start - self.t_min
             if not self.t_min < first:
                 raise ValueError(
-                    f"t_min must lie below {self.start / 2} where rho(start) is infinite, got {self.t_min!r}."
+                    f"t_min is {self.t_min!r}; accepted where rho(start) is infinite: below {self.start / 2}."
                 )
         inner = self.steps if first is None else self.steps - 1  # times that are spaced by rho
         rho_first = float(process.rho(self.start if first is None else first))
@@ -193,13 +193,13 @@ class Sampler:
     def _numbers(name: str, values: Any) -> tuple[float, ...]:
         """An option's numbers as floats."""
         if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ValueError(f"{name} must be a list of numbers, got {values!r}.")
+            raise ValueError(f"{name} is {values!r}; accepted: a list of numbers.")
         for value in values:
             if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{name} must be of finite numbers, got {value!r}.")
+                raise ValueError(f"{name} is {value!r}; accepted: finite numbers.")
         return tuple(float(value) for value in values)
 
 
 def _check_choice(name: str, value: Any, accepted: Any) -> None:
     if not isinstance(value, str) or value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}.")
+        raise ValueError(f"{name} is {value!r}; accepted: one of {', '.join(accepted)}.")

@@ -17,7 +17,7 @@ from torch import Tensor
 from monai_d3gm.sde.device import moved
 from monai_d3gm.sde.image_grids import Grids, Images, noise_factors
 from monai_d3gm.sde.noise import INITIAL_STEP, Key, batch_noise, resolve_keys
-from monai_d3gm.sde.processes import DiffusionProcess, check_images, computing_dtype
+from monai_d3gm.sde.process import DiffusionProcess, check_images, computing_dtype
 from monai_d3gm.sde.sampler import Sampler
 from monai_d3gm.sde.solvers import SOLVERS, marginal_step
 
@@ -68,9 +68,9 @@ def sample(
         mu: degraded images (B, ...), finite.
         process: the diffusion process.
         sampler: the options of the trajectory; ``Sampler(**options)`` unless given.
-        times: decreasing times in [0, 1], at least two, in place of the sampler's. If the last is above 0, the state
+        times: decreasing times in [0, 1], at least two, instead of the sampler's. If the last is above 0, the state
             there is returned.
-        state: the state at the first time, in place of a drawn one.
+        state: the state at the first time, instead of a drawn one.
         initial: an estimate of the clean images to start from (reverse initialisation): the first state is drawn from
             its marginal at the first time. A start below 1 needs it, or ``state``.
         seed: of the noise.
@@ -94,13 +94,15 @@ def sample(
         True
     """
     if sampler is not None and options:
-        raise ValueError(f"sampler must not be given together with options of one, got {', '.join(options)}.")
+        raise ValueError(
+            f"sampler is given together with {', '.join(options)}; accepted: a sampler, or options of one."
+        )
     sampler = Sampler(**options) if sampler is None else sampler
     check_images(mu=mu)
     moments = sampler.times(process).tolist() if times is None else _check_times(times, sampler.start)
     _check_start(moments[0], mu, state, initial)
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer, got {seed!r}.")
+        raise ValueError(f"seed is {seed!r}; accepted: an integer.")
     keys = resolve_keys(items, len(mu))
     condition = mu.detach().to(computing_dtype(mu.dtype))
 
@@ -125,7 +127,7 @@ def sample(
     corrections = _corrections(correct, sampler.last_prior_scales, len(moments) - 1)
     grids = Grids.shared(moments, len(mu))
     x = _start(process, condition, moments[0], sampler.temperature, state, initial, noise)
-    begin = int(float(process.noise_std(moments[0])) == 0)  # the first evaluation of which a step knows the past
+    begin = int(float(process.noise_std(moments[0])) == 0)  # the first evaluation that enters a history
     history: list[tuple[int, Tensor]] = []  # evaluation and prediction, the latest first
     for index, correction in enumerate(corrections):
         t = grids.time(index)
@@ -143,7 +145,7 @@ def sample(
         history = [(index, x0_hat), *history]
         x = grids.map(advance)
         history = history[: sampler.order - 1]
-        del x0_hat  # what is not needed for the next evaluation is not kept through it
+        del x0_hat  # frees memory before the next evaluation
     return x.to(mu.dtype)
 
 
@@ -179,8 +181,8 @@ def _corrections(correct: Correction | None, scales: Sequence[float], count: int
     scaled = getattr(correct, "with_prior_scale", None)
     if scaled is None:
         raise ValueError(
-            f"correct must have a method with_prior_scale(scale) where last_prior_scales is {tuple(scales)}, got "
-            f"{type(correct).__name__}."
+            f"correct is a {type(correct).__name__}; accepted where last_prior_scales is {tuple(scales)}: an object "
+            "with a method with_prior_scale(scale)."
         )
     return [*[correct] * (count - len(used)), *(scaled(scale) for scale in used)]
 
@@ -189,30 +191,28 @@ def _check_times(times: Sequence[float] | Tensor, start: float) -> list[float]:
     moments = [float(time) for time in times]
     decreasing = all(later < earlier for earlier, later in zip(moments, moments[1:], strict=False))
     if len(moments) < 2 or not decreasing or not (moments[0] <= 1 and moments[-1] >= 0):
-        raise ValueError(f"times must be at least two decreasing numbers in [0, 1], got {moments}.")
+        raise ValueError(f"times is {moments}; accepted: at least two decreasing numbers in [0, 1].")
     if start not in (1.0, moments[0]):
-        raise ValueError(
-            f"start must be left out or equal times[0] = {moments[0]} where times are given, got {start!r}."
-        )
+        raise ValueError(f"start is {start!r}; accepted where times are given: none, or times[0] = {moments[0]}.")
     return moments
 
 
 def _check_start(first: float, mu: Tensor, state: Tensor | None, initial: Tensor | None) -> None:
     if state is not None and initial is not None:
-        raise ValueError("state and initial must not both be given: each sets the first state.")
+        raise ValueError("state and initial are both given; accepted: one of them, since each sets the first state.")
     if first < 1 and state is None and initial is None:
-        raise ValueError(f"initial must be given where sampling starts below t = 1, got start {first} and no initial.")
+        raise ValueError(f"initial is None; accepted where sampling starts at {first}, below t = 1: an estimate.")
     for name, image in (("mu", mu), ("state", state), ("initial", initial)):
         if image is None:
             continue
         if name != "mu":
             check_images(mu=mu, **{name: image})
         if not bool(torch.isfinite(image).all()):
-            raise ValueError(f"{name} must be finite, got nan or infinity among its values.")
+            raise ValueError(f"{name} holds NaN or infinity; accepted: finite values.")
 
 
 def _fitting(name: str, prediction: Tensor, x: Tensor) -> Tensor:
     """A prediction in the state's dtype, its shape checked: broadcasting would hide a mistake."""
     if prediction.shape != x.shape:
-        raise ValueError(f"{name} must return the shape of x_t, {tuple(x.shape)}, got {tuple(prediction.shape)}.")
+        raise ValueError(f"{name} returned shape {tuple(prediction.shape)}; accepted: that of x_t, {tuple(x.shape)}.")
     return prediction.to(x.dtype)

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from monai_d3gm.sde.processes import DiffusionProcess
+from monai_d3gm.sde.process import DiffusionProcess
 
 
 class Solver(Protocol):
@@ -69,12 +69,13 @@ def exponential(
     Returns:
         Mean and standard deviation of the state at ``s``.
 
-    >>> import torch
-    >>> from monai_d3gm.sde import D3GMProcess
-    >>> x = torch.zeros(1, 1, 2, 2)
-    >>> mean, std = exponential(D3GMProcess(), x, x, 0.5, 0.25, [(0.5, x)], order=1, eta=0.0)
-    >>> std
-    0.0
+    Example:
+        >>> import torch
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> x = torch.zeros(1, 1, 2, 2)
+        >>> mean, std = exponential(D3GMProcess(), x, x, 0.5, 0.25, [(0.5, x)], order=1, eta=0.0)
+        >>> std
+        0.0
     """
     (_, b_t, c_t), (a_s, b_s, c_s) = _floats(process, t), _floats(process, s)
     rho_t = float(process.rho(t))
@@ -100,7 +101,7 @@ def euler_maruyama(
     order: int,
     eta: float,
 ) -> tuple[Tensor, float]:
-    """The paper's solver (Appendix D.1): one Euler-Maruyama step of the reverse equation in ``t``, whatever ``order``.
+    """The paper's solver (Appendix D.1): one Euler-Maruyama step of the reverse equation in ``t``; no ``order``.
 
     With the forward equation ``dx = (f x + h mu) dt + g dW`` and the score that ``x0_hat`` stands for,
     ``x_s = x_t - (t - s) [f x_t + h mu - (1 + eta^2) / 2 g^2 score] + eta g sqrt(t - s) z``; ``eta = 1`` is the
@@ -119,12 +120,13 @@ def euler_maruyama(
     Returns:
         Mean and standard deviation of the state at ``s``.
 
-    >>> import torch
-    >>> from monai_d3gm.sde import D3GMProcess
-    >>> x = torch.zeros(1, 1, 2, 2)
-    >>> mean, std = euler_maruyama(D3GMProcess(), x, x, 0.5, 0.49, [(0.5, x)], order=1, eta=1.0)
-    >>> std > 0
-    True
+    Example:
+        >>> import torch
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> x = torch.zeros(1, 1, 2, 2)
+        >>> mean, std = euler_maruyama(D3GMProcess(), x, x, 0.5, 0.49, [(0.5, x)], order=1, eta=1.0)
+        >>> std > 0
+        True
     """
     a, b, c = _floats(process, t)
     f, h, g = (float(coefficient) for coefficient in process.forward_sde(t))
@@ -147,11 +149,12 @@ def marginal_step(process: DiffusionProcess, x0_hat: Tensor, mu: Tensor, s: floa
     Returns:
         Mean ``a_s x0_hat + b_s mu`` and standard deviation ``c_s`` of the state at ``s``.
 
-    >>> import torch
-    >>> from monai_d3gm.sde import OrnsteinUhlenbeckBridge
-    >>> mean, std = marginal_step(OrnsteinUhlenbeckBridge(), torch.ones(1, 2), torch.ones(1, 2), 0.5)
-    >>> bool(torch.allclose(mean, torch.ones(1, 2))), std > 0
-    (True, True)
+    Example:
+        >>> import torch
+        >>> from monai_d3gm.sde import OrnsteinUhlenbeckBridge
+        >>> mean, std = marginal_step(OrnsteinUhlenbeckBridge(), torch.ones(1, 2), torch.ones(1, 2), 0.5)
+        >>> bool(torch.allclose(mean, torch.ones(1, 2))), std > 0
+        (True, True)
     """
     a, b, c = _floats(process, s)
     return a * x0_hat + b * mu, c

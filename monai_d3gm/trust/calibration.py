@@ -24,14 +24,8 @@ from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.files import atomic_path, load_json
 from monai_d3gm.metrics import foreground_mask
 from monai_d3gm.sde import Sampler
-from monai_d3gm.trust.conformal import (
-    MIN_BOUND_SUBJECTS,
-    Bound,
-    Interval,
-    lower_bounds,
-    predicted_figures,
-    volume_scale,
-)
+from monai_d3gm.trust.bounds import MIN_BOUND_SUBJECTS, Bound, lower_bounds, predicted_figures
+from monai_d3gm.trust.conformal import Interval, volume_scale
 
 __all__ = [
     "CalibratedUncertainty",
@@ -87,7 +81,7 @@ def contrast_of(*texts: str) -> str | None:
 
 @dataclass(frozen=True)
 class ContrastCalibration:
-    """What was fitted on the calibration subjects of one contrast.
+    """The fit on the calibration subjects of one contrast.
 
     Attributes:
         interval: q and s0 with the coverage.
@@ -241,8 +235,9 @@ def _with_every_option(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters with one name for each value.
 
-    >>> _flat({"acceleration": 4, "sampler": {"steps": 5, "eta": 0.0}})
-    {'acceleration': 4, 'sampler.steps': 5, 'sampler.eta': 0.0}
+    Example:
+        >>> _flat({"acceleration": 4, "sampler": {"steps": 5, "eta": 0.0}})
+        {'acceleration': 4, 'sampler.steps': 5, 'sampler.eta': 0.0}
     """
     flat: dict[str, Any] = {}
     for name, value in parameters.items():
@@ -343,7 +338,7 @@ def calibrated(
 def _condition_of(
     source: InputVolume, calibration: Calibration, weights: str, parameters: Mapping[str, Any]
 ) -> tuple[CalibrationCondition | None, list[str]]:
-    """The condition that holds for an input, and what to warn of; measured data may be held to simulated ones."""
+    """The condition for an input, and warnings. Measured data can use a condition of simulated data."""
     known = parameters_of_input(source, parameters)
     wider: list[str] = []
     if (coils := known.get("coils", 1)) != 1:
@@ -377,14 +372,14 @@ def _calibrated_acceleration(acceleration: float, calibration: Calibration) -> t
 
 
 def _calibrated_coils(coils: int, calibration: Calibration) -> tuple[int, list[str]]:
-    """The calibrated number of coils, above one, that is nearest to an input's; its own where there is none."""
+    """The calibrated number of coils, above one, that is nearest to the input's, or else the input's own."""
     stated = {int(c.parameters.get("coils", 1)) for c in calibration.conditions} - {1}
     nearest = min(stated, key=lambda value: abs(value - coils), default=coils)
     return nearest, [] if nearest == coils else [f"the intervals were calibrated with {nearest} coils, not {coils}"]
 
 
 def spread_of(volume: RestoredVolume) -> NDArray[np.float32]:
-    """What intervals are made of, of the images' shape and unit.
+    """The spread that sets the width of intervals, of the images' shape and unit.
 
     It is the predicted error; or else the standard deviation over the samples; or else, for a single sample without an
     error map, a constant of `CONSTANT_SPREAD` times the volume's scale, with which all intervals have one width.

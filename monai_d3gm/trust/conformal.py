@@ -1,6 +1,6 @@
-"""Intervals and bounds that are calibrated on subjects whose truth is known: conformal prediction for restored images.
+"""Intervals that are calibrated on subjects with a known truth: conformal prediction for restored images.
 
-**Intervals.** With mean and standard deviation over samples, in units of the volume's scale (`volume_scale`), a pixel
+With mean and standard deviation over samples, in units of the volume's scale (`volume_scale`), a pixel
 has the score e = |truth - mean| / (std + s0), and the interval around the mean has the half-width q (std + s0)
 (Angelopoulos et al., "Image-to-image regression with distribution-free uncertainty quantification", ICML 2022, arXiv
 2202.05265, scale such a heuristic likewise). q is the quantile of the scores over the foreground pixels at the stated
@@ -9,19 +9,13 @@ has the weight 1/n, spread over its pixels: q is the quantile of the mean of the
 pooling" of Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for two-layer hierarchical models", JASA
 2023, arXiv 1809.07441.
 
-What holds: for a foreground pixel drawn at random from a new subject that is exchangeable with the n subjects (same
-scanner, contrast, undersampling), the probability to lie in its interval is the stated one as n grows, and for s0
-fixed beforehand never below n / (n + 1) times it (Lee, Barber and Willett, "Distribution-free inference with
+The guarantee: a foreground pixel, drawn at random from a new subject that is exchangeable with the n subjects (same
+scanner, contrast, undersampling), lies in its interval with the stated probability as n grows, and for s0 fixed
+beforehand never below n / (n + 1) times it (Lee, Barber and Willett, "Distribution-free inference with
 hierarchical data", arXiv 2306.06342: their quantile, with a mass of 1 / (n + 1) at infinity, is this one's at the
-level (n + 1) / n). Here s0 is chosen on the same subjects, among a few quantiles of std, and so this bound is not
-strict; `leave_one_out` repeats the choice and says what was seen. What does not hold: coverage at each pixel, inside a
-lesion, in each subject, or in the background.
-
-**Bounds.** A slice's PSNR and SSIM are predicted from its image and std alone (`predicted_figures`). The shortfall of
-the true figure has the quantile of Lee, Barber and Willett over subjects, infinity included. For a slice drawn at
-random from a new exchangeable subject the bound holds with at least the stated probability, whatever n: nothing else is
-fitted. At 90 % this quantile is finite from nine subjects up; below that there is no bound. What does not hold: the
-bound for all slices of a subject at once, or where the input is not like the calibration subjects.
+level (n + 1) / n). Here s0 is chosen on the same subjects, among a few quantiles of std, so this bound is not
+strict; `leave_one_out` repeats the choice and gives the coverage that was seen. There is no guarantee at each pixel,
+inside a lesion, in each subject, or in the background.
 """
 
 from __future__ import annotations
@@ -32,37 +26,26 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from monai_d3gm.metrics.arrays import as_slices
-from monai_d3gm.metrics.image import SSIM_WINDOW, evaluate_images, foreground_mask
+from monai_d3gm.metrics.image import foreground_mask
 
 __all__ = [
-    "MIN_BOUND_SUBJECTS",
-    "Bound",
     "Interval",
     "Pixels",
     "check_coverage",
     "covered",
-    "fit_bound",
     "fit_interval",
     "leave_one_out",
-    "lower_bounds",
-    "predicted_figures",
     "sample_pixels",
-    "shortfalls",
     "volume_scale",
     "weighted_quantile",
 ]
-
-MIN_BOUND_SUBJECTS = 9
-"""Subjects from which a bound that holds for 90 % is finite: 1 / (n + 1) <= 0.1."""
 
 SCALE_PERCENTILE = 99.5
 S0_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 PIXELS_PER_VOLUME = 2**14
 _ROUNDING = 1e-9  # of a cumulative weight, so that k of n equal weights reach the level k / n
-_SMALLEST_DISSIMILARITY = 1e-12
 
 Array = NDArray[np.float64]
 
@@ -86,11 +69,11 @@ def weighted_quantile(values: ArrayLike, weights: ArrayLike, level: float) -> fl
     """
     flat, mass = (np.asarray(array, dtype=np.float64).ravel() for array in (values, weights))
     if flat.size == 0 or flat.shape != mass.shape:
-        raise ValueError(f"values has {flat.size} entries, weights {mass.size}; the same number above 0 is accepted.")
+        raise ValueError(f"values has {flat.size} entries, weights {mass.size}; accepted: the same number above 0.")
     if not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
         raise ValueError("weights has entries that are negative, not finite, or all 0; accepted: 0 and more.")
     if not level > 0:
-        raise ValueError(f"level is {level}; above 0 is accepted.")
+        raise ValueError(f"level is {level}; accepted: above 0.")
     if level > 1 + _ROUNDING:
         return math.inf
     order = np.argsort(flat)
@@ -121,7 +104,7 @@ def volume_scale(restored: ArrayLike) -> float:
     mask = foreground_mask(slices)
     scale = float(np.percentile(slices[mask] if mask.any() else slices, SCALE_PERCENTILE))
     if scale <= 0:
-        raise ValueError(f"restored has the scale {scale}; an image with positive values is accepted.")
+        raise ValueError(f"restored has the scale {scale}; accepted: an image with positive values.")
     return scale
 
 
@@ -180,9 +163,11 @@ def sample_pixels(
     predicted, spread, reference = as_slices(mean, "mean"), as_slices(std, "std"), as_slices(truth, "truth")
     shapes = [predicted.shape, spread.shape, reference.shape]
     if len(set(shapes)) > 1:
-        raise ValueError(f"mean, std and truth have the shapes {', '.join(map(str, shapes))}; one is accepted.")
+        raise ValueError(
+            f"mean, std and truth have the shapes {', '.join(map(str, shapes))}; accepted: one shape for all."
+        )
     if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale is {scale}; above 0 is accepted.")
+        raise ValueError(f"scale is {scale}; accepted: above 0.")
     inside = np.flatnonzero(foreground_mask(reference))
     kept = inside
     if len(inside) > count:
@@ -267,15 +252,15 @@ def fit_interval(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> Inter
     """
     check_coverage(coverage)
     if not subjects:
-        raise ValueError("subjects is empty; at least one calibration subject is accepted.")
+        raise ValueError("subjects is empty; accepted: at least one calibration subject.")
     for name, pixels in subjects.items():
         if not pixels.weight.sum() > 0:
-            raise ValueError(f"subjects[{name!r}] has no foreground pixels; at least one is accepted.")
+            raise ValueError(f"subjects[{name!r}] has no foreground pixels; accepted: at least one.")
     pooled = Pixels.join(list(subjects.values()))
     weight = np.concatenate([pixels.weight / pixels.weight.sum() for pixels in subjects.values()])
     candidates = {weighted_quantile(pooled.std, weight, level) for level in S0_LEVELS} - {0.0}
     if not candidates:
-        raise ValueError("std is 0 at nearly all pixels; the standard deviation of two samples or more is accepted.")
+        raise ValueError("std is 0 at nearly all pixels; accepted: the standard deviation of two samples or more.")
     fits = [(weighted_quantile(pooled.error / (pooled.std + s0), weight, coverage), s0) for s0 in sorted(candidates)]
     q, s0 = min(fits, key=lambda fit: _interval_score(fit[0], fit[1], pooled, weight, coverage))
     return Interval(q, s0, coverage, len(subjects), round(sum(pixels.weight.sum() for pixels in subjects.values())))
@@ -301,142 +286,11 @@ def leave_one_out(subjects: Mapping[str, Pixels], coverage: float = 0.9) -> dict
     return {name: covered(fit_interval(others[name], coverage), pixels) for name, pixels in subjects.items()}
 
 
-def predicted_figures(image: ArrayLike, std: ArrayLike) -> dict[str, float] | None:
-    """Predict a restored slice's PSNR and SSIM inside its foreground from its own image and std.
-
-    With the foreground M of the restored slice x, its maximum R, and errors that are independent with the variance
-    std^2 (in PSNR's definition and in Wang et al.'s, with their constant C2 = (0.03 R)^2)::
-
-        PSNR = 10 log10(R^2 / mean_M(std^2))
-        SSIM = mean_M((2 v + C2) / (2 v + mean_7x7(std^2) + C2))      v = variance of x in 7 x 7 pixels
-
-    The errors are neither independent nor have they this variance: `shortfalls` measures by how much.
-
-    Args:
-        image: restored magnitude, (h, w), each side at least 7 pixels.
-        std: standard deviation over the samples, of the same shape and unit.
-
-    Returns:
-        ``psnr`` in dB and ``ssim``; None where there is no foreground or std is 0 in it.
-
-    Example:
-        >>> image = np.zeros((32, 32))
-        >>> image[8:24, 8:24] = 1.0
-        >>> predicted_figures(image, np.full((32, 32), 0.1))["psnr"]
-        20.0
-    """
-    x, spread = as_slices(image)[0], as_slices(std, "std")[0]
-    mask = foreground_mask(x)
-    power = float(np.mean(spread[mask] ** 2)) if mask.any() else 0.0
-    if power <= 0 or min(x.shape) < SSIM_WINDOW:
-        return None
-    mean, square, error = (ndimage.uniform_filter(y, SSIM_WINDOW) for y in (x, x**2, spread**2))
-    variance = np.maximum(square - mean**2, 0) * SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
-    constant = (0.03 * x.max()) ** 2
-    similarity = (2 * variance + constant) / (2 * variance + error + constant)
-    return {"psnr": float(10 * np.log10(x.max() ** 2 / power)), "ssim": float(similarity[mask].mean())}
-
-
-def shortfalls(image: ArrayLike, std: ArrayLike, truth: ArrayLike) -> dict[str, float] | None:
-    """By how much a restored slice falls short of its `predicted_figures`.
-
-    The true figures are ``psnr/slice/foreground`` and ``ssim/slice/foreground`` of `evaluate_images`.
-
-    Args:
-        image: restored magnitude, (h, w).
-        std: standard deviation over the samples, of the same shape and unit.
-        truth: the same.
-
-    Returns:
-        ``psnr``: predicted less true, in dB; ``ssim``: ln((1 - true) / (1 - predicted)). None where nothing is
-        predicted or the truth has no foreground.
-
-    Example:
-        >>> truth = np.zeros((32, 32))
-        >>> truth[8:24, 8:24] = 1.0
-        >>> figures = shortfalls(truth + 0.1, np.full((32, 32), 0.11), truth)
-        >>> round(figures["psnr"], 6)
-        0.0
-    """
-    predicted = predicted_figures(image, std)
-    if predicted is None or as_slices(truth).max() <= 0:
-        return None
-    figures = evaluate_images(image, truth, "slice")
-    if "psnr/slice/foreground" not in figures:
-        return None
-    true, expected = (
-        max(1 - value, _SMALLEST_DISSIMILARITY) for value in (figures["ssim/slice/foreground"], predicted["ssim"])
-    )
-    return {"psnr": predicted["psnr"] - figures["psnr/slice/foreground"], "ssim": math.log(true / expected)}
-
-
-@dataclass(frozen=True)
-class Bound:
-    """How far a slice's figure may fall short of its prediction.
-
-    Attributes:
-        margin: the quantile of the shortfalls.
-        coverage: share of slices of new subjects for which the bound holds.
-        subjects: number of calibration subjects.
-        slices: number of their slices.
-    """
-
-    margin: float
-    coverage: float
-    subjects: int
-    slices: int
-
-
-def fit_bound(subjects: Mapping[str, Sequence[float]], coverage: float = 0.9) -> Bound:
-    """The conformal quantile of shortfalls over slices; every subject counts the same, and a new one is infinite.
-
-    Args:
-        subjects: the shortfalls of each subject's slices, see `shortfalls`.
-        coverage: share of slices for which the bound is to hold, in (0, 1); where the subjects are too few for it, the
-            bound is for n / (n + 1), and says so.
-
-    Raises:
-        ValueError: a coverage out of its range, fewer than nine subjects, or one without slices.
-
-    Example:
-        >>> fit_bound({str(i): [float(i)] for i in range(1, 20)}, 0.9).margin  # the 18th of 19: 0.9 (19 + 1) = 18
-        18.0
-    """
-    check_coverage(coverage)
-    n = len(subjects)
-    if n < MIN_BOUND_SUBJECTS:
-        raise ValueError(f"subjects holds {n}; a bound needs {MIN_BOUND_SUBJECTS} or more.")
-    for name, values in subjects.items():
-        if not len(values):
-            raise ValueError(f"subjects[{name!r}] has no slices; at least one is accepted.")
-    reached = min(coverage, n / (n + 1))
-    flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in subjects.values()])
-    weight = np.concatenate([np.full(len(values), 1 / len(values)) for values in subjects.values()])
-    return Bound(weighted_quantile(flat, weight, reached * (n + 1) / n), reached, n, len(flat))
-
-
-def lower_bounds(predicted: Mapping[str, float], margins: Mapping[str, float]) -> dict[str, float]:
-    """The lower bounds of a slice's figures: the inverse of `shortfalls`.
-
-    Args:
-        predicted: `predicted_figures` of the slice.
-        margins: the margins of the bounds, ``psnr`` and ``ssim``.
-
-    Returns:
-        ``psnr`` in dB; ``ssim``, at least -1.
-
-    Example:
-        >>> lower_bounds({"psnr": 30.0, "ssim": 0.9}, {"psnr": 2.0, "ssim": math.log(3)})
-        {'psnr': 28.0, 'ssim': 0.7}
-    """
-    ssim = 1 - (1 - predicted["ssim"]) * math.exp(margins["ssim"])
-    return {"psnr": predicted["psnr"] - margins["psnr"], "ssim": max(ssim, -1.0)}
-
-
 def check_coverage(coverage: float) -> None:
     """Refuse a coverage that is not between 0 and 1.
 
-    >>> check_coverage(0.9)
+    Example:
+        >>> check_coverage(0.9)
     """
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; between 0 and 1 is accepted.")
+        raise ValueError(f"coverage is {coverage}; accepted: between 0 and 1.")

@@ -1,9 +1,9 @@
-"""A map of how far a restored image errs, by a second network that was trained on errors.
+"""A map of a restored image's error, predicted by a second network that was trained on errors.
 
-The network sees what is known when an image has been restored: the image, where it started (mu), how far it moved,
-what the measurement leaves open in each pixel (`MeasurementConsistency.open_std`) and its noise. It predicts the
-half-width that nine of ten errors do not exceed, by the quantile loss (`monai_d3gm.losses.QuantileLoss`). A calibration
-on subjects then makes it conformal (`monai_d3gm.trust.conformal`). It needs no second sample.
+The network sees the restored image, its start (mu), the difference of the two, the uncertainty that the measurement
+leaves in each pixel (`MeasurementConsistency.open_std`), and the noise. It predicts the half-width that nine of ten
+errors do not exceed, by the quantile loss (`monai_d3gm.losses.QuantileLoss`). A calibration on subjects then makes it
+conformal (`monai_d3gm.trust.conformal`). It needs no second sample.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ErrorMap(nn.Module):
     Args:
         network: F(x, timesteps=None, context=None), from `CHANNELS` channels to one.
         prior_std: gamma of `open_std`, the scheduler's sigma_data.
-        to_image: what the errors are those of, such as the magnitude: (B, C, H, W) to (B, 1 or 3, H, W). None for the
-            images themselves.
+        to_image: the image whose errors are predicted, such as the magnitude: (B, C, H, W) to (B, 1 or 3, H, W).
+            None for the images themselves.
         path: weights saved by `save`; None to start untrained.
 
     Raises:
@@ -71,12 +71,12 @@ class ErrorMap(nn.Module):
 
     @torch.no_grad()
     def features(self, image: Tensor, mu: Tensor, consistency: Any = None) -> Tensor:
-        """What the network sees, (B, 5, H, W).
+        """The network's input, (B, 5, H, W).
 
         Args:
             image: restored, (B, C, H, W), in the units of the network that restored it.
-            mu: where restoration started, of the same shape.
-            consistency: the measurement, with ``open_std`` and ``noise_std``; None where there is none.
+            mu: the start of the restoration, of the same shape.
+            consistency: the measurement, with ``open_std`` and ``noise_std``, or None.
         """
         restored, start = (x.to(torch.float32) if self.to_image is None else self.to_image(x) for x in (image, mu))
         restored, start = restored.mean(1, keepdim=True), start.mean(1, keepdim=True)
@@ -96,7 +96,7 @@ class ErrorMap(nn.Module):
         return SCALE * torch.exp(_LARGEST * torch.tanh(logarithm / _LARGEST))
 
     def save(self, path: str | PathLike[str], training: dict[str, Any]) -> None:
-        """Write the weights in half precision, with what they were trained on, whole or not at all."""
+        """Write the weights in half precision, with their training data, whole or not at all."""
         content = {
             "error_map": {name: tensor.detach().cpu().half() for name, tensor in self.network.state_dict().items()},
             "training": dict(training),

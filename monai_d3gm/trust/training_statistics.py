@@ -1,10 +1,11 @@
-"""Training statistics: what the training volumes were like.
+"""Training statistics: a few numbers that describe the training volumes.
 
-A network restores what resembles its training data; an input that does not is restored all the same, and looks good.
-`volume_statistics` are a few numbers of a volume that do not depend on its intensity unit: geometry, brightness inside
-and outside the object, spectrum and noise. `TrainingStatistics` holds their quantiles over the training volumes.
-`monai_d3gm.trust.warnings.range_warnings` names those in which a volume lies outside the training range by more than a
-stated slack. To be inside is necessary for trust, not sufficient: the statistics know no anatomy and no pathology.
+A network restores images like its training data. It restores other images too, and they look good. `volume_statistics`
+are a few numbers of a volume that do not depend on its intensity unit: geometry, brightness inside and outside the
+object, spectrum and noise. `TrainingStatistics` holds their quantiles over the training volumes.
+`monai_d3gm.trust.warnings.range_warnings` names the statistics in which a volume lies outside the training range by
+more than a stated slack. A volume inside the range can still be restored badly: the statistics know no anatomy and no
+pathology.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Statistic:
-    """What a warning says of a statistic, and how far beyond the training range a volume may lie.
+    """A statistic's name in a warning, and how far beyond the training range a volume may lie.
 
     Attributes:
-        label: its name in a warning.
+        label: the name in a warning.
         unit: with a space before it, or empty.
         factor: by which the range is widened at either end.
         slack: what is added to it at either end.
@@ -105,12 +106,12 @@ def volume_statistics(slices: NDArray[np.floating], spacing: Sequence[float]) ->
         (0.5, 1.0, 0.0)
     """
     if np.ndim(slices) != 3:
-        raise ValueError(f"slices has the shape {np.shape(slices)}; (S, h, w) is accepted.")
+        raise ValueError(f"slices has the shape {np.shape(slices)}; accepted: (S, h, w).")
     if len(spacing) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing):
-        raise ValueError(f"spacing is {tuple(spacing)}; three numbers above 0 are accepted.")
+        raise ValueError(f"spacing is {tuple(spacing)}; accepted: three numbers above 0.")
     mask = foreground_mask(slices)
     if not mask.any():
-        raise ValueError("slices has no foreground; an image of an object is accepted.")
+        raise ValueError("slices has no foreground; accepted: an image of an object.")
     inside, outside = slices[mask], slices[~mask]
     peak = float(np.percentile(inside, 99.5))
     statistics = {
@@ -166,14 +167,14 @@ class TrainingStatistics:
         """Fit to volumes, given by name with their `volume_statistics`.
 
         Raises:
-            TrainingStatisticsError: there is none.
+            TrainingStatisticsError: ``statistics`` is empty.
 
         Example:
             >>> TrainingStatistics.fit({"a": {"snr": 10.0}, "b": {"snr": 20.0}}).quantiles["snr"]
             (10.0, 10.5, 15.0, 19.5, 20.0)
         """
         if not statistics:
-            raise TrainingStatisticsError("statistics is empty; at least one training volume is accepted.")
+            raise TrainingStatisticsError("statistics is empty; accepted: at least one training volume.")
         quantiles = {}
         for name in STATISTICS:
             values = [one[name] for one in statistics.values() if name in one]

@@ -1,7 +1,7 @@
 """Warnings before use.
 
-`range_warnings` compares a volume with the training volumes. `residual_warnings` judges the measurement: what
-consistency left of ||A x - y||.
+`range_warnings` compares a volume with the training volumes. `residual_warnings` checks the residual ||A x - y|| after
+consistency.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RESIDUAL_FACTOR = 2.0
 
 
 def range_warnings(training: TrainingStatistics, statistics: Mapping[str, float]) -> list[str]:
-    """The reasons why a volume is far from the training volumes; none where it is not.
+    """The reasons why a volume is far from the training volumes, if any.
 
     Args:
         training: of the training volumes.
@@ -43,7 +43,7 @@ def range_warnings(training: TrainingStatistics, statistics: Mapping[str, float]
 
 
 def residual_warnings(ratios: Sequence[float], usual: float = 1.0) -> list[str]:
-    """Warn where a restored volume does not explain its measurement.
+    """Warn if a restored volume does not explain its measurement.
 
     A slice's ratio is the root mean square of A x - y over the (real and imaginary parts of the) measured points,
     divided by the standard deviation of their noise. For the true image it is 1 on average; a fit has less. Far above
@@ -52,7 +52,7 @@ def residual_warnings(ratios: Sequence[float], usual: float = 1.0) -> list[str]:
 
     Args:
         ratios: one for each slice.
-        usual: the largest on the calibration subjects; 1 where that is not known or less.
+        usual: the largest on the calibration subjects; 1 if it is unknown or less.
 
     Returns:
         One warning where the largest ratio exceeds twice the usual one, or is not finite; else none.

@@ -74,7 +74,7 @@ def test_bad_files(name: str, bundle: Path, tmp_path: Path, monai_bundle: Callab
 BAD_ARGUMENTS: dict[str, tuple[list[object], list[str]]] = {
     "unknown key": (["--num_step", 3], ["--num_step", "--num_samples"]),
     "unknown argument of a component": (["--network_def::widht", 3], ["widht"]),
-    "no steps": (["--num_inference_steps", 0], ["steps must be an integer, at least 1, got 0"]),
+    "no steps": (["--num_inference_steps", 0], ["steps is 0; accepted: an integer, at least 1"]),
     "half a sample": (["--num_samples", 1.5], ["num_samples is 1.5"]),
     "fidelity": (["--fidelity", 2], ["fidelity", "2.0"]),
     "order": (["--sampler::order", 4], ["order", "4"]),

@@ -65,7 +65,7 @@ def test_restore_finds_a_bundle_by_name_and_keeps_its_defaults(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--steps", "0"], "steps must be an integer, at least 1, got 0"),
+        (["--steps", "0"], "steps is 0; accepted: an integer, at least 1"),
         (["--device", "abacus"], "device is 'abacus'"),
     ],
 )

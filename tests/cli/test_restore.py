@@ -439,7 +439,7 @@ def test_evaluate_prints_tables_and_json(bundle: Path, volume: Path, tmp_path: P
     run = d3gm("evaluate", bundle, volume.parent, tmp_path / "output", *FAST)
     assert run.status == 1 and "metrics.json exists" in run.last_line
     run = d3gm("evaluate", bundle, volume.parent, "--steps", "0")
-    assert run.status == 2 and "steps must be an integer, at least 1, got 0" in run.last_line
+    assert run.status == 2 and "steps is 0; accepted: an integer, at least 1" in run.last_line
 
 
 def test_info_imports_nothing_that_a_configuration_names(

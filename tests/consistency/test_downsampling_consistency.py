@@ -139,15 +139,15 @@ def test_autocast_does_not_reach_the_projection() -> None:
 @pytest.mark.parametrize(
     ("low", "factor", "kernel", "message"),
     [
-        (torch.zeros(1, 4, 4), 2, None, r"low_resolution must be real of shape \(B, C, h, w\)"),
-        (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), 2, None, "low_resolution must be real"),
-        (torch.full((1, 1, 4, 4), float("inf")), 2, None, "low_resolution must be finite"),
-        (torch.zeros(1, 1, 4, 4), 0, None, "factor must be an integer >= 1"),
-        (torch.zeros(1, 1, 4, 4), 1.5, None, "factor must be an integer"),
-        (torch.zeros(1, 1, 4, 4), (2, 2, 2), None, "factor must be an integer"),
-        (torch.zeros(1, 1, 4, 4), 2, torch.ones(2, 3), "kernel must have shape .* odd sides"),
-        (torch.zeros(1, 1, 4, 4), 2, torch.ones(17, 1), "too large for images of shape"),
-        (torch.zeros(1, 1, 4, 4), 2, torch.full((1, 1), float("nan")), "kernel must be finite"),
+        (torch.zeros(1, 4, 4), 2, None, r"accepted: real of shape \(B, C, h, w\)"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), 2, None, "low_resolution is torch.complex64"),
+        (torch.full((1, 1, 4, 4), float("inf")), 2, None, "low_resolution holds 16 of 16"),
+        (torch.zeros(1, 1, 4, 4), 0, None, "factor is 0; accepted: an integer >= 1"),
+        (torch.zeros(1, 1, 4, 4), 1.5, None, "factor is 1.5"),
+        (torch.zeros(1, 1, 4, 4), (2, 2, 2), None, "factor is .2, 2, 2."),
+        (torch.zeros(1, 1, 4, 4), 2, torch.ones(2, 3), "kernel has shape .* odd sides"),
+        (torch.zeros(1, 1, 4, 4), 2, torch.ones(17, 1), "accepted: sides below twice those of the images"),
+        (torch.zeros(1, 1, 4, 4), 2, torch.full((1, 1), float("nan")), "kernel holds 1 of 1"),
     ],
 )
 def test_bad_arguments(low: torch.Tensor, factor: int, kernel: torch.Tensor | None, message: str) -> None:
@@ -156,7 +156,7 @@ def test_bad_arguments(low: torch.Tensor, factor: int, kernel: torch.Tensor | No
 
 
 def test_bad_call() -> None:
-    with pytest.raises(ValueError, match=r"x0_hat must be real of shape \(1, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"accepted: real of shape \(1, 1, 8, 8\)"):
         DownsamplingConsistency(torch.zeros(1, 1, 4, 4), 2)(torch.zeros(1, 1, 4, 4), 0.5)
 
 
@@ -213,5 +213,5 @@ def test_gamma_from_the_residual_can_be_scaled() -> None:
 def test_a_hard_projection_needs_no_gamma() -> None:
     consistency = DownsamplingConsistency(y := torch.rand(1, 1, 4, 4), 2, prior_std="residual")
     assert torch.allclose(consistency.forward(consistency(torch.rand(1, 1, 8, 8), 0.3)), y, atol=1e-5)
-    with pytest.raises(ValueError, match="prior_std must be .* or 'residual', got 'x'"):
+    with pytest.raises(ValueError, match="prior_std is 'x'; accepted: .* or 'residual'"):
         DownsamplingConsistency(y, 2, prior_std="x")

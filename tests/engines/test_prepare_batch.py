@@ -188,7 +188,7 @@ def test_weights_multiply_prediction_and_target() -> None:
         ({"share_at_one": -0.1}, "share_at_one is -0.1"),
         ({"share_at_one": 1.5}, "share_at_one is 1.5"),
         ({"share_at_one": float("nan")}, "share_at_one is nan"),
-        ({"spread": "sigma"}, "spread is 'sigma'; accepted are 't' and 'rho'"),
+        ({"spread": "sigma"}, "spread is 'sigma'; accepted: 't' or 'rho'"),
         ({"t_min": 0.0}, "t_min is 0.0"),
         ({"t_min": 1.0}, "t_min is 1.0"),
     ],

@@ -224,7 +224,7 @@ def requests_that_fail(folder: Path) -> dict[str, tuple[dict[str, Any], int, str
         "an unknown parameter": (known | {"params": '{"sead": 1}'}, 400, "unknown parameter 'sead'"),
         "an input in the parameters": (known | {"params": '{"image": "/etc/hostname"}'}, 400, "unknown parameter"),
         "another kind": (known | {"params": '{"num_samples": "many"}'}, 400, "num_samples is 'many'"),
-        "out of range": (known | {"params": '{"fidelity": 2}'}, 400, "fidelity must lie in [0, 1]"),
+        "out of range": (known | {"params": '{"fidelity": 2}'}, 400, "accepted: a number in [0, 1]"),
         "no factor": (known | {"params": '{"factor": 3}'}, 400, "factor is 3; accepted: 2, 4"),
         "an expression": (known | {"params": '{"plane": "$1/0"}'}, 400, "plane is '$1/0'"),
         "std of one sample": (known | {"params": '{"num_samples": 1, "output": "std"}'}, 400, "num_samples above 1"),

@@ -132,7 +132,7 @@ def test_empty_rings_compare_as_equal() -> None:
 
 @pytest.mark.parametrize("bands", [0, 9])
 def test_rings_beyond_the_grid_are_refused(bands: int) -> None:
-    with pytest.raises(ValueError, match=f"bands is {bands}; 1 to 8 are accepted"):
+    with pytest.raises(ValueError, match=f"bands is {bands}; accepted .* 1 to 8"):
         radial_power_spectrum(np.ones((16, 20)), bands)
 
 

@@ -146,6 +146,37 @@ def test_foreground_is_the_object_with_and_without_noise(snr: float | None) -> N
     assert not mask[radius > 33].any()
 
 
+def test_foreground_begins_at_half_of_otsus_threshold() -> None:
+    """Of values that are uniform from 0 to 1 Otsu's threshold is 1/2; the ramp crosses half of it at a quarter."""
+    ramp = np.tile(np.linspace(0, 1, 128), (128, 1))
+    first = int(foreground_mask(ramp)[64].argmax())
+    assert first == pytest.approx(0.25 * 127, abs=1.5)
+    spikes = ramp.copy()
+    spikes[40:48, 60:68] = 50.0  # 0.4 % of the pixels: beyond the 99.5th percentile, at which values are clipped
+    assert int(foreground_mask(spikes)[64].argmax()) == first
+    spikes[40:54, 60:74] = 50.0  # 1.2 %: not clipped, so that the threshold is theirs
+    assert int(foreground_mask(spikes)[64].argmax()) > 2 * first - 4
+
+
+def test_foreground_ignores_specks_closes_gaps_and_drops_small_regions() -> None:
+    """Each rule at its limit: a 5 x 5 median, a disk of radius 3, 2 % of the slice's largest region."""
+    slices = np.zeros((3, 64, 64))
+    slices[0, 4:60, 4:60] = 1.0
+    slices[1, 30:33, 30:33] = 1.0  # 9 of the 25 pixels around its centre
+    slices[2, 30:34, 30:34] = 1.0  # 16 of them, but of 49 fewer than half
+    assert [bool(mask.any()) for mask in foreground_mask(slices)] == [True, False, True]
+    for gap, closed in ((6, True), (7, False)):  # a disk of radius 3 does not fit into six columns
+        image = np.zeros((64, 64))
+        image[10:54, 10:25] = image[10:54, 25 + gap : 60] = 1.0
+        assert foreground_mask(image)[32, 25 + gap // 2] == closed
+    image = np.zeros((64, 64))
+    image[10:46, 4:46] = 1.0  # 36 x 42 pixels, 1500 without the corners
+    image[50:56, 50:57] = 1.0  # 6 x 7, 30 without: 2 % of it
+    assert foreground_mask(image)[53, 53]
+    image[55, 50:57] = 0.0
+    assert not foreground_mask(image)[53, 53]
+
+
 def test_foreground_of_an_empty_and_of_a_full_image() -> None:
     assert not foreground_mask(np.zeros((2, 16, 16))).any()
     full = foreground_mask(torch.ones(16, 16))

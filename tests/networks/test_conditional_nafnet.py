@@ -103,7 +103,9 @@ def test_bad_arguments(arguments: dict[str, object], words: str) -> None:
         ConditionalNAFNet(**arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape, words", [((1, 3, 8, 8), "accepted is"), ((1, 4, 8, 9), "multiple of 4")])
+@pytest.mark.parametrize(
+    "shape, words", [((1, 3, 8, 8), r"accepted: \(B, 4, H, W\)\."), ((1, 4, 8, 9), "multiples of 4")]
+)
 def test_bad_input(shape: tuple[int, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         small()(torch.zeros(shape))

@@ -166,14 +166,14 @@ def test_times_near_the_ends_of_rho(process: DiffusionProcess) -> None:
     if math.isfinite(lowest):
         assert float(process.time_of_rho(lowest - 5e-7)) == 1  # what rounding to float32 may leave below
         assert float(process.time_of_rho(lowest + 1e-6)) < 1
-        with pytest.raises(ValueError, match="rho must not lie below"):
+        with pytest.raises(ValueError, match="rho is .*; accepted: numbers not below"):
             process.time_of_rho(lowest - 2e-6)
 
 
 def test_rho_below_the_range() -> None:
-    with pytest.raises(ValueError, match="rho must not lie below"):
+    with pytest.raises(ValueError, match="rho is .*; accepted: numbers not below"):
         D3GMProcess().time_of_rho(-5.0)
-    with pytest.raises(ValueError, match="rho must not lie below"):
+    with pytest.raises(ValueError, match="rho is .*; accepted: numbers not below"):
         OrnsteinUhlenbeckBridge().time_of_rho(math.nan)
 
 
@@ -277,7 +277,7 @@ def test_bridge_at_its_end() -> None:
     assert torch.equal(mean, mu) and float(std) == 0
     assert torch.equal(process.transition(mu, mu, 1.0, 1.0)[0], mu)
     assert torch.equal(process.prior(mu)[0], mu) and float(process.prior(mu)[1]) == 0
-    with pytest.raises(ValueError, match="t must be a time at which"):
+    with pytest.raises(ValueError, match="t is .*; accepted: a time at which"):
         process.score(mu, x0, mu, 1.0)
 
 
@@ -288,7 +288,7 @@ def test_score_is_the_gradient_of_the_log_density(process: DiffusionProcess) -> 
     x = x_t.clone().requires_grad_()
     torch.distributions.Normal(mean, std).log_prob(x).sum().backward()
     assert torch.allclose(process.score(x_t, x0, mu, 0.4), x.grad, rtol=1e-10)
-    with pytest.raises(ValueError, match="t must be a time at which"):
+    with pytest.raises(ValueError, match="t is .*; accepted: a time at which"):
         process.score(x_t, x0, mu, 0.0)
 
 
@@ -363,10 +363,10 @@ def test_processes_differ_by_their_arguments() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "name must be one of"),
-        ({"name": "Process"}, "got 'Process'"),
-        ({"name": "VariancePreservingProcess", "tau": 2.0}, "takes schedule, terminal_decay, got tau"),
-        ({"name": "D3GMProcess", "tau": 0.5}, "tau must be"),
+        ({}, "name is None; accepted: D3GMProcess"),
+        ({"name": "Process"}, "name is 'Process'; accepted: D3GMProcess"),
+        ({"name": "VariancePreservingProcess", "tau": 2.0}, "has no tau; accepted: schedule, terminal_decay"),
+        ({"name": "D3GMProcess", "tau": 0.5}, "tau is 0.5"),
     ],
 )
 def test_bad_config(config: dict[str, object], message: str) -> None:
@@ -385,7 +385,10 @@ def test_bad_config(config: dict[str, object], message: str) -> None:
         (lambda: OrnsteinUhlenbeckProcess("sine"), "schedule"),
         (lambda: OrnsteinUhlenbeckBridge(stationary_std=-1.0), "stationary_std"),
         (lambda: CoefficientDecoupledProcess(sigma_min=0.0), "sigma_min"),
-        (lambda: CoefficientDecoupledProcess(sigma_min=0.5, sigma_max=0.5), "sigma_max must lie above"),
+        (
+            lambda: CoefficientDecoupledProcess(sigma_min=0.5, sigma_max=0.5),
+            "sigma_max is 0.5; accepted: a number above",
+        ),
     ],
 )
 def test_bad_arguments(make: object, message: str) -> None:
@@ -396,15 +399,18 @@ def test_bad_arguments(make: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, x, mu: p.transition(x, mu, 0.5, 0.4), "s must not lie after t"),
-        (lambda p, x, mu: p.posterior(x, x, mu, 0.5, 0.5), "s must lie before t"),
-        (lambda p, x, mu: p.marginal(x, mu, 1.5), "t must lie in"),
-        (lambda p, x, mu: p.transition(x, mu, -0.5, 0.5), "s must lie in"),
-        (lambda p, x, mu: p.marginal(x, mu[:1], 0.5), "mu must have the shape of x0"),
-        (lambda p, x, mu: p.marginal(x.long(), mu, 0.5), "x0 must be a real floating tensor"),
-        (lambda p, x, mu: p.marginal(x, mu.to(torch.complex64), 0.5), "mu must be a real floating tensor"),
-        (lambda p, x, mu: p.marginal(x, mu, torch.tensor([0.1, 0.2])), "one per item of the batch of 3, got 2"),
-        (lambda p, x, mu: p.prior(3.0), "mu must be a real floating tensor .*float"),
+        (lambda p, x, mu: p.transition(x, mu, 0.5, 0.4), "s is 0.5 and t is 0.4; accepted: s at or before t"),
+        (lambda p, x, mu: p.posterior(x, x, mu, 0.5, 0.5), "s is 0.5 and t is 0.5; accepted: s before t"),
+        (lambda p, x, mu: p.marginal(x, mu, 1.5), "t is 1.5; accepted: numbers in"),
+        (lambda p, x, mu: p.transition(x, mu, -0.5, 0.5), "s is -0.5; accepted: numbers in"),
+        (lambda p, x, mu: p.marginal(x, mu[:1], 0.5), "mu has shape .* that of x0"),
+        (lambda p, x, mu: p.marginal(x.long(), mu, 0.5), "x0 is .*; accepted: a real floating tensor"),
+        (lambda p, x, mu: p.marginal(x, mu.to(torch.complex64), 0.5), "mu is .*; accepted: a real floating tensor"),
+        (
+            lambda p, x, mu: p.marginal(x, mu, torch.tensor([0.1, 0.2])),
+            "there are 2 times; accepted: one, or one per item of the batch of 3",
+        ),
+        (lambda p, x, mu: p.prior(3.0), "mu is float; accepted: a real floating tensor"),
     ],
 )
 def test_bad_inputs(call: object, message: str) -> None:

@@ -283,7 +283,7 @@ def test_a_single_correction_is_never_scaled() -> None:
     seen: list[float] = []
     sample(lambda x, mu, t: mu, images(), D3GMProcess(), steps=1, last_prior_scales=[0.5], correct=Scaled(seen))
     assert seen == [1.0]
-    with pytest.raises(ValueError, match="correct must have a method with_prior_scale"):
+    with pytest.raises(ValueError, match="correct is a .*with_prior_scale"):
         sample(lambda x, mu, t: mu, images(), D3GMProcess(), last_prior_scales=[0.5], correct=lambda x0_hat, t: x0_hat)
 
 
@@ -308,24 +308,24 @@ def test_five_evaluations_keep_the_spread_where_the_first_step_leaps(spread: flo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be an integer, at least 1, got 0"),
-        ({"sampler": Sampler(), "steps": 5}, "sampler must not be given together with options of one, got steps"),
-        ({"start": 0.5}, "initial must be given where sampling starts below t = 1"),
-        ({"times": [0.5, 0.0]}, "initial must be given"),
-        ({"times": [1.0]}, "times must be at least two decreasing"),
-        ({"times": [1.0, 0.5, 0.5]}, "times must be"),
-        ({"times": [1.0, 0.2, 0.4]}, "times must be"),
-        ({"times": [1.1, 0.5]}, "times must be"),
-        ({"times": [1.0, -0.1]}, "times must be"),
-        ({"times": [1.0, math.nan]}, "times must be"),
-        ({"times": [1.0, 0.5], "start": 0.7}, "start must be left out or equal"),
-        ({"state": images(), "initial": images()}, "state and initial must not both"),
-        ({"state": images(3)}, "state must have the shape of mu"),
-        ({"state": images() / 0.0}, "state must be finite"),
-        ({"start": 0.5, "initial": images() * math.nan}, "initial must be finite"),
-        ({"items": [0]}, "items must hold one key per batch element"),
-        ({"seed": 1.5}, "seed must be an integer"),
-        ({"correct": lambda x0_hat, t: x0_hat[:1]}, "correct must return the shape"),
+        ({"steps": 0}, "steps is 0; accepted: an integer, at least 1"),
+        ({"sampler": Sampler(), "steps": 5}, "sampler is given together with steps"),
+        ({"start": 0.5}, "initial is None; accepted where sampling starts at 0.5"),
+        ({"times": [0.5, 0.0]}, "initial is None"),
+        ({"times": [1.0]}, "times is .1.0.; accepted: at least two decreasing"),
+        ({"times": [1.0, 0.5, 0.5]}, "times is"),
+        ({"times": [1.0, 0.2, 0.4]}, "times is"),
+        ({"times": [1.1, 0.5]}, "times is"),
+        ({"times": [1.0, -0.1]}, "times is"),
+        ({"times": [1.0, math.nan]}, "times is"),
+        ({"times": [1.0, 0.5], "start": 0.7}, "start is 0.7; accepted where times are given"),
+        ({"state": images(), "initial": images()}, "state and initial are both given"),
+        ({"state": images(3)}, "state has shape .* that of mu"),
+        ({"state": images() / 0.0}, "state holds NaN or infinity"),
+        ({"start": 0.5, "initial": images() * math.nan}, "initial holds NaN or infinity"),
+        ({"items": [0]}, "items is .0.; accepted: one key per batch element"),
+        ({"seed": 1.5}, "seed is 1.5; accepted: an integer"),
+        ({"correct": lambda x0_hat, t: x0_hat[:1]}, "correct returned shape"),
     ],
 )
 def test_bad_arguments(options: dict[str, object], message: str) -> None:
@@ -336,10 +336,10 @@ def test_bad_arguments(options: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize(
     ("mu", "message"),
     [
-        (images() * math.inf, "mu must be finite"),
-        (images().long(), "mu must be a real floating tensor"),
-        (images().to(torch.complex64), "mu must be a real floating tensor"),
-        (torch.tensor(1.0), "mu must be a real floating tensor"),
+        (images() * math.inf, "mu holds NaN or infinity"),
+        (images().long(), "mu is .*; accepted: a real floating tensor"),
+        (images().to(torch.complex64), "mu is .*; accepted: a real floating tensor"),
+        (torch.tensor(1.0), "mu is .*; accepted: a real floating tensor"),
     ],
 )
 def test_bad_mu(mu: torch.Tensor, message: str) -> None:
@@ -348,5 +348,5 @@ def test_bad_mu(mu: torch.Tensor, message: str) -> None:
 
 
 def test_denoiser_of_another_shape() -> None:
-    with pytest.raises(ValueError, match="denoiser must return the shape of x_t"):
+    with pytest.raises(ValueError, match="denoiser returned shape .*; accepted: that of x_t"):
         sample(lambda x, mu, t: mu[:, :, :1], images(), D3GMProcess())

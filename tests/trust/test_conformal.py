@@ -1,4 +1,4 @@
-"""Conformal intervals and bounds: order statistics by hand, normal quantiles, and coverage on simulated subjects."""
+"""Conformal intervals: order statistics by hand, normal quantiles, and coverage on simulated subjects."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import math
 
 import numpy as np
 import pytest
+from discs import disc
 
-from monai_d3gm.metrics import evaluate_images
 from monai_d3gm.trust.conformal import (
-    MIN_BOUND_SUBJECTS,
     S0_LEVELS,
     Interval,
     Pixels,
     covered,
-    fit_bound,
     fit_interval,
     leave_one_out,
-    lower_bounds,
-    predicted_figures,
     sample_pixels,
-    shortfalls,
     volume_scale,
     weighted_quantile,
 )
@@ -37,12 +32,6 @@ def subject(rng: np.random.Generator, count: int, spread: float) -> Pixels:
     """Normal errors whose std is stated wrongly by a factor that the subject's pixels share."""
     std = np.exp(rng.normal(-3, 0.5, count))
     return pixels(np.abs(rng.normal(size=count)) * std * np.exp(spread * rng.normal()), std)
-
-
-def disc(size: int = 48) -> np.ndarray:
-    """A disc of texture on a dark background."""
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    return (np.hypot(x, y) < 0.4 * size) * (1 + 0.3 * np.sin(0.9 * x) * np.cos(0.7 * y))
 
 
 def test_weighted_quantile_is_an_order_statistic() -> None:
@@ -131,61 +120,6 @@ def test_leaving_a_subject_out_repeats_the_fit_without_it() -> None:
     assert leave_one_out({"a": subjects["a"]}, 0.5) == {}
 
 
-def test_the_bound_is_the_conformal_order_statistic() -> None:
-    """k of n subjects with a slice each: the ceil((n + 1) c)-th smallest shortfall."""
-    for n, coverage, rank in ((9, 0.9, 9), (19, 0.9, 18), (39, 0.9, 36), (10, 0.5, 6)):
-        bound = fit_bound({str(i): [float(i)] for i in range(1, n + 1)}, coverage)
-        assert (bound.margin, bound.coverage, bound.subjects, bound.slices) == (rank, coverage, n, n)
-    few = fit_bound({str(i): [float(i)] for i in range(1, 11)}, 0.99)
-    assert (few.margin, few.coverage) == (10.0, pytest.approx(10 / 11))
-    assert MIN_BOUND_SUBJECTS == 9
-    with pytest.raises(ValueError, match="subjects holds 8; a bound needs 9"):
-        fit_bound({str(i): [1.0] for i in range(8)})
-
-
-def test_bounds_hold_for_slices_of_new_subjects() -> None:
-    """Shortfalls with a part that a subject's slices share: at least 90 % of random slices of new subjects."""
-    rng = np.random.default_rng(5)
-    held = []
-    for _ in range(300):
-        draws = rng.normal(size=(13, 1)) + 0.5 * rng.normal(size=(13, 6))
-        bound = fit_bound({str(i): draws[i].tolist() for i in range(12)}, 0.9)
-        held.append(np.mean(draws[12] <= bound.margin))
-    assert np.mean(held) >= 0.9 - 4 * np.std(held) / math.sqrt(len(held))
-
-
-def test_predicted_psnr_is_exact_for_errors_of_that_size_and_shortfalls_are_undone_by_bounds() -> None:
-    truth, sign = disc(), np.where(np.indices((48, 48)).sum(0) % 2, 1.0, -1.0)
-    image = truth + 0.02 * sign
-    found = shortfalls(image, np.full_like(truth, 0.02), truth)
-    assert found is not None
-    # both peaks are the discs' own: R^2 differs by (1 + 0.02 / max)^2 at most
-    assert abs(found["psnr"]) < 20 * math.log10(1 + 0.021 / truth.max()) + 0.05
-    predicted = predicted_figures(image, np.full_like(truth, 0.02))
-    assert predicted is not None
-    figures = evaluate_images(image, truth, "slice")
-    bounds = lower_bounds(predicted, found)
-    assert bounds["psnr"] == pytest.approx(figures["psnr/slice/foreground"])
-    assert bounds["ssim"] == pytest.approx(figures["ssim/slice/foreground"])
-
-
-def test_predicted_ssim_is_near_the_true_one_for_independent_errors() -> None:
-    truth = disc(96)
-    for std in (0.02, 0.1):
-        noisy = truth + std * np.random.default_rng(6).normal(size=truth.shape)
-        predicted = predicted_figures(noisy.clip(0), np.full_like(truth, std))
-        assert predicted is not None
-        true = evaluate_images(noisy.clip(0), truth, "slice")
-        assert predicted["ssim"] == pytest.approx(true["ssim/slice/foreground"], abs=0.05)
-        assert predicted["psnr"] == pytest.approx(true["psnr/slice/foreground"], abs=2.0)
-
-
-def test_nothing_is_predicted_without_a_foreground_or_spread() -> None:
-    assert predicted_figures(np.zeros((16, 16)), np.ones((16, 16))) is None
-    assert predicted_figures(disc(), np.zeros((48, 48))) is None
-    assert shortfalls(disc(), np.ones((48, 48)), np.zeros((48, 48))) is None
-
-
 def test_pixels_are_those_of_the_foreground_in_units_of_the_scale() -> None:
     truth = np.stack([disc(), np.zeros((48, 48))]) * 500
     scale = volume_scale(truth)
@@ -207,7 +141,6 @@ def test_pixels_are_those_of_the_foreground_in_units_of_the_scale() -> None:
         (lambda: fit_interval({"a": pixels([1.0], 1.0)}, 1.0), "coverage is 1.0"),
         (lambda: fit_interval({"a": pixels([], [])}, 0.9), r"subjects\['a'\] has no foreground pixels"),
         (lambda: fit_interval({"a": pixels([1.0, 2.0], 0.0)}, 0.9), "std is 0"),
-        (lambda: fit_bound({str(i): [] for i in range(9)}), r"subjects\['0'\] has no slices"),
         (lambda: weighted_quantile([], [], 0.5), "values has 0 entries"),
         (lambda: weighted_quantile([1.0], [-1.0], 0.5), "weights has entries that are negative"),
         (lambda: weighted_quantile([1.0], [1.0], 0.0), "level is 0.0"),

@@ -21,7 +21,7 @@ from monai_d3gm.transforms.kspace.functional import keyed_generator
 logger = logging.getLogger(__name__)
 
 SITES = ("HH", "Guys", "IOP")
-"""The hospitals, as IXI's file names have them."""
+"""The hospitals by their names in IXI's files."""
 
 MANIFEST = Path(__file__).parent / "manifests" / "ixi_t2.json"
 """The split of the paper, as far as it is published: see its entry ``selection``."""
@@ -30,7 +30,7 @@ _NAME = re.compile(rf"(IXI\d+)-({'|'.join(SITES)})-(\w+)-(T1|T2|PD|MRA|DTI(?:-\d
 
 
 class IxiError(ValueError):
-    """A file, a folder or a manifest is not as IXI's or the split's; the message names it."""
+    """A file, a folder or a manifest does not fit IXI or the split; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,15 @@ class IxiFile:
 
 
 def parse_name(path: str | os.PathLike[str]) -> IxiFile:
-    """Read what the name of a volume says.
+    """Read the name of a volume.
 
     Raises:
         IxiError: it is no name of IXI's.
 
-    >>> file = parse_name("IXI012-HH-1211-T2.nii.gz")
-    >>> file.subject, file.site, file.scan, file.contrast
-    ('IXI012', 'HH', '1211', 'T2')
+    Example:
+        >>> file = parse_name("IXI012-HH-1211-T2.nii.gz")
+        >>> file.subject, file.site, file.scan, file.contrast
+        ('IXI012', 'HH', '1211', 'T2')
     """
     match = _NAME.fullmatch(Path(path).name)
     if match is None:
@@ -68,12 +69,13 @@ def find_ixi(folder: str | os.PathLike[str], contrast: str = "T2") -> list[IxiFi
     Raises:
         IxiError: there is no such folder, or no such volume in it.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("IXI012-HH-1211-T2.nii.gz", "IXI012-HH-1211-PD.nii.gz", "IXI002-Guys-0828-T2.nii.gz"):
-    ...     (folder / name).touch()
-    >>> [file.subject for file in find_ixi(folder)]
-    ['IXI002', 'IXI012']
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("IXI012-HH-1211-T2.nii.gz", "IXI012-HH-1211-PD.nii.gz", "IXI002-Guys-0828-T2.nii.gz"):
+        ...     (folder / name).touch()
+        >>> [file.subject for file in find_ixi(folder)]
+        ['IXI002', 'IXI012']
     """
     if not Path(folder).is_dir():
         raise IxiError(f"{folder}: no such folder; accepted: IXI's, with files such as IXI012-HH-1211-T2.nii.gz.")
@@ -101,7 +103,7 @@ def ixi_split(folder: str | os.PathLike[str], manifest: str | os.PathLike[str] =
 
     A split of the manifest has a ``site``, and as ``subjects`` their names or their number. Named subjects come first;
     a number is taken from the site's others in the order of a hash of (seed, site, subject), so that a missing subject
-    changes little. What is left belongs to no split.
+    changes little. The others belong to no split.
 
     Args:
         folder: IXI's, or one above it.
@@ -114,14 +116,15 @@ def ixi_split(folder: str | os.PathLike[str], manifest: str | os.PathLike[str] =
         IxiError: a site has too few subjects, a subject named is missing or in two splits, or the manifest has a site
             that IXI does not have.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for number in range(12):
-    ...     (folder / f"IXI{number:03}-HH-1000-T2.nii.gz").touch()
-    >>> splits = {"train": {"site": "HH", "subjects": 7}, "test": {"site": "HH", "subjects": ["IXI003", "IXI005"]}}
-    >>> _ = (folder / "split.json").write_text(json.dumps({"contrast": "T2", "seed": 0, "splits": splits}))
-    >>> {name: len(files) for name, files in ixi_split(folder, folder / "split.json").items()}
-    {'train': 7, 'test': 2}
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for number in range(12):
+        ...     (folder / f"IXI{number:03}-HH-1000-T2.nii.gz").touch()
+        >>> splits = {"train": {"site": "HH", "subjects": 7}, "test": {"site": "HH", "subjects": ["IXI003", "IXI005"]}}
+        >>> _ = (folder / "split.json").write_text(json.dumps({"contrast": "T2", "seed": 0, "splits": splits}))
+        >>> {name: len(files) for name, files in ixi_split(folder, folder / "split.json").items()}
+        {'train': 7, 'test': 2}
     """
     content = _read_manifest(manifest)
     sites: dict[str, dict[str, IxiFile]] = defaultdict(dict)
@@ -140,9 +143,10 @@ def ixi_paths(folder: str | os.PathLike[str], split: str, manifest: str | os.Pat
     Raises:
         IxiError: the manifest has no such split, or as `ixi_split`.
 
-    >>> ixi_paths(".", "holiday")
-    Traceback (most recent call last):
-    monai_d3gm.data.collections.ixi.IxiError: split is 'holiday'; accepted: train, validation, test, ...
+    Example:
+        >>> ixi_paths(".", "holiday")
+        Traceback (most recent call last):
+        monai_d3gm.data.collections.ixi.IxiError: split is 'holiday'; accepted: train, validation, test, ...
     """
     names = _read_manifest(manifest)["splits"]
     if split not in names:
@@ -191,5 +195,5 @@ def _choose(
 
 
 def _few(names: list[str]) -> str:
-    """The first names, and how many there are more."""
+    """The first names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,9 +1,8 @@
 """Finding pairs of degraded and clean photographs: folders, patterns of names, and the layouts of known data sets.
 
 A pattern is a path below the root with ``{id}`` once, such as ``rain/rain-{id}.png``; without a suffix, ``input/{id}``,
-it takes any of the suffixes of photographs. Numbers match whatever their leading zeros. The known data sets stand in
-``manifests/``: the patterns under which they are handed on, and which pictures are for training and for test in the
-experiments of arXiv 2406.13652.
+it takes any of the suffixes of photographs. Numbers match whatever their leading zeros. The folder ``manifests/``
+describes the known data sets: their usual patterns, and the split into training and test of arXiv 2406.13652.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PAIR_LAYOUTS = (
     ("hazy/{id}", "clear/{id}"),
     ("degraded/{id}", "clean/{id}"),
 )
-"""Patterns (degraded, clean) that are tried where none are given."""
+"""Patterns (degraded, clean) that are tried by default."""
 
 _ANY_SUFFIX = "(?:" + "|".join(re.escape(suffix) for suffix in SUFFIXES) + ")"
 _MANIFESTS = Path(__file__).parent / "manifests"
@@ -47,7 +46,7 @@ class ImagePair:
     """A degraded photograph and the clean one.
 
     Attributes:
-        id: what both names have in common.
+        id: the common part of both names.
         degraded: the file.
         clean: the file.
     """
@@ -69,12 +68,13 @@ def match_pairs(root: str | os.PathLike[str], degraded: str, clean: str) -> list
         PairError: there is no file, or one has no partner or two; all such are named.
         ValueError: a pattern without ``{id}``, or with several.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("rain-001.png", "norain-1.png"):
-    ...     (folder / name).touch()
-    >>> match_pairs(folder, "rain-{id}.png", "norain-{id}.png")[0].clean.name
-    'norain-1.png'
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("rain-001.png", "norain-1.png"):
+        ...     (folder / name).touch()
+        >>> match_pairs(folder, "rain-{id}.png", "norain-{id}.png")[0].clean.name
+        'norain-1.png'
     """
     files = {name: _files(Path(root), pattern) for name, pattern in (("degraded", degraded), ("clean", clean))}
     alone = [
@@ -104,20 +104,21 @@ def find_pairs(
         root: the folder.
         degraded: pattern of the degraded photographs; given with ``clean``.
         clean: pattern of the clean ones.
-        dataset: one of `PHOTOGRAPH_SETS`; its manifest says how files are called, and which are for ``split``.
+        dataset: one of `PHOTOGRAPH_SETS`; its manifest has the names of the files and the ``split``.
         split: ``train`` or ``test``, of a known data set.
 
     Raises:
         PairError: there are no pairs, a file has no partner, or one of the manifest's is missing; all are named.
         ValueError: ``dataset`` or ``split`` is unknown, or one pattern is given without the other.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("input", "target"):
-    ...     (folder / name).mkdir()
-    ...     (folder / name / "7.jpg").touch()
-    >>> [pair.id for pair in find_pairs(folder)]
-    ['7']
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("input", "target"):
+        ...     (folder / name).mkdir()
+        ...     (folder / name / "7.jpg").touch()
+        >>> [pair.id for pair in find_pairs(folder)]
+        ['7']
     """
     if not Path(root).is_dir():
         raise PairError(f"{root}: no such folder.")
@@ -140,8 +141,9 @@ def read_manifest(dataset: str) -> Mapping[str, Any]:
     Raises:
         ValueError: there is none of this name.
 
-    >>> read_manifest("O-HAZE")["splits"]["test"]["first"]
-    41
+    Example:
+        >>> read_manifest("O-HAZE")["splits"]["test"]["first"]
+        41
     """
     if dataset.lower() not in PHOTOGRAPH_SETS:
         raise ValueError(f"dataset is {dataset!r}; accepted: {', '.join(PHOTOGRAPH_SETS)}.")

@@ -11,7 +11,7 @@ import skimage
 __all__ = ["DEMO_PHOTOGRAPHS", "bundled_epi_path", "bundled_kspace_path", "bundled_photographs"]
 
 DEMO_PHOTOGRAPHS = ("astronaut.png", "coffee.png", "rocket.jpg")
-"""Photographs in scikit-image's wheel that no weights of the package were trained on."""
+"""Photographs in scikit-image's wheel on which no weights of the package were trained."""
 
 
 def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
@@ -20,8 +20,9 @@ def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
     Raises:
         ValueError: the installed scikit-image has no such file.
 
-    >>> [path.name for path in bundled_photographs()]
-    ['astronaut.png', 'coffee.png', 'rocket.jpg']
+    Example:
+        >>> [path.name for path in bundled_photographs()]
+        ['astronaut.png', 'coffee.png', 'rocket.jpg']
     """
     folder = Path(skimage.__file__).parent / "data"
     for name in names:
@@ -33,8 +34,9 @@ def bundled_photographs(names: Sequence[str] = DEMO_PHOTOGRAPHS) -> list[Path]:
 def bundled_epi_path() -> Path:
     """Return the T2*-weighted EPI brain volume in nibabel's wheel: 128x96x24 voxels, two time points.
 
-    >>> bundled_epi_path().name
-    'example4d.nii.gz'
+    Example:
+        >>> bundled_epi_path().name
+        'example4d.nii.gz'
     """
     return Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
@@ -45,7 +47,8 @@ def bundled_kspace_path() -> Path:
     It was measured (LIBREhub, MRI-processing-2023, CC BY 4.0; ``ATTRIBUTION.txt`` beside it). No weights of the package
     were trained on it.
 
-    >>> bundled_kspace_path().name
-    'brain_8coil_full.h5'
+    Example:
+        >>> bundled_kspace_path().name
+        'brain_8coil_full.h5'
     """
     return Path(__file__).parent / "kspace" / "brain_8coil_full.h5"

@@ -23,9 +23,10 @@ class VolumeBatchSampler(Sampler[list[int]]):
     Raises:
         ValueError: ``batch_size`` is below 1.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> list(VolumeBatchSampler(KspaceSliceDataset(bundled_epi_path(), slices=5), batch_size=3))
-    [[0, 1, 2], [3, 4]]
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> list(VolumeBatchSampler(KspaceSliceDataset(bundled_epi_path(), slices=5), batch_size=3))
+        [[0, 1, 2], [3, 4]]
     """
 
     def __init__(self, dataset: KspaceSliceDataset, batch_size: int = 8) -> None:
@@ -48,9 +49,10 @@ class VolumeBatchSampler(Sampler[list[int]]):
 def collate_slices(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One dict of slices: tensors stacked, floats as a tensor (B,), anything else (names, None) as a list.
 
-    >>> batch = collate_slices([{"mu": torch.zeros(2, 4, 4), "scale": 2.0, "key": "a:0", "crop": None}])
-    >>> batch["mu"].shape, batch["scale"], batch["key"], batch["crop"]
-    (torch.Size([1, 2, 4, 4]), tensor([2.]), ['a:0'], [None])
+    Example:
+        >>> batch = collate_slices([{"mu": torch.zeros(2, 4, 4), "scale": 2.0, "key": "a:0", "crop": None}])
+        >>> batch["mu"].shape, batch["scale"], batch["key"], batch["crop"]
+        (torch.Size([1, 2, 4, 4]), tensor([2.]), ['a:0'], [None])
     """
     batch: dict[str, Any] = {}
     for key, first in items[0].items():

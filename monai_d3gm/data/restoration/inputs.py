@@ -29,8 +29,9 @@ _CENTRAL = re.compile(r"central:([1-9]\d*)")
 def check_slices(slices: str | int) -> None:
     """Raise ValueError unless ``slices`` is "all", a number above 0, or "central:" and such a number.
 
-    >>> check_slices("all"), check_slices("central:60")
-    (None, None)
+    Example:
+        >>> check_slices("all"), check_slices("central:60")
+        (None, None)
     """
     if isinstance(slices, str):
         accepted = slices == "all" or _CENTRAL.fullmatch(slices) is not None
@@ -43,8 +44,9 @@ def check_slices(slices: str | int) -> None:
 def spread(count: int, wanted: str | int) -> list[int]:
     """Return which of ``count`` slices are taken: all, the middles of ``wanted`` equal parts, or the central ones.
 
-    >>> spread(10, 2), spread(2, "all"), spread(2, 5), spread(10, "central:4")
-    ([2, 7], [0, 1], [0, 1], [3, 4, 5, 6])
+    Example:
+        >>> spread(10, 2), spread(2, "all"), spread(2, 5), spread(10, "central:4")
+        ([2, 7], [0, 1], [0, 1], [3, 4, 5, 6])
     """
     if isinstance(wanted, str):
         number = count if wanted == "all" else min(int(wanted.removeprefix("central:")), count)

@@ -65,8 +65,8 @@ class KspaceSliceDataset(Dataset):
     Fully sampled fastMRI files and ISMRMRD raw data are undersampled here; undersampled ones are taken as they are,
     whether they come with a mask or zeros tell what was not sampled.
     NIfTI files are magnitude images: they are cropped to the band that was acquired and k-space is simulated from
-    their last axis' slices. What is random in a slice is a function of ``seed``, the file's name and the slice's
-    number.
+    their last axis' slices. The random numbers of a slice depend only on ``seed``, the file's name and the
+    slice's number.
 
     A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
     (1, 1, W); ``phase`` complex64 (H, W) of modulus 1, the phase reference that ``mu`` and ``image`` are divided by;
@@ -104,15 +104,16 @@ class KspaceSliceDataset(Dataset):
     Raises:
         ValueError: an argument is out of range, or an input cannot be used; the message names it.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> dataset = KspaceSliceDataset(bundled_epi_path(), acceleration=4, slices=2)
-    >>> item = dataset[0]
-    >>> len(dataset), item["key"], item["mu"].shape
-    (2, 'example4d:6', torch.Size([2, 128, 96]))
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> dataset = KspaceSliceDataset(bundled_epi_path(), acceleration=4, slices=2)
+        >>> item = dataset[0]
+        >>> len(dataset), item["key"], item["mu"].shape
+        (2, 'example4d:6', torch.Size([2, 128, 96]))
     """
 
     formats = (KspaceFormat, Nifti)
-    """What k-space is read or simulated from."""
+    """The formats that k-space is read or simulated from."""
 
     def __init__(
         self,

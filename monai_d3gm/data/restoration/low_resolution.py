@@ -37,13 +37,14 @@ from monai_d3gm.transforms.resolution.functional import DEGRADATIONS, high_resol
 logger = logging.getLogger(__name__)
 
 FACTORS = (2, 4)
-"""By how much resolution is raised."""
+"""The factors by which resolution is raised."""
 
 PLANES = ("in", "through")
-"""Whether resolution is raised within the slices, or from slice to slice."""
+"""The planes: resolution is raised within the slices, or from slice to slice."""
 
 _COPIES = 8
-"""Arrays of float32 of the fine volume: restored, its spread, both interpolations, and what they are made of."""
+"""The number of float32 arrays of the fine volume's size: restored image, spread, both interpolations, and their
+inputs."""
 
 _SURVEYED = 32
 """The most slices that a volume's scale and noise are taken from, evenly spaced."""
@@ -68,13 +69,12 @@ class _Cropped:
 
 
 class LowResolutionSliceDataset(Dataset):
-    """Slices of low resolution to restore, read when asked for.
+    """Slices of low resolution to restore, read on demand.
 
-    With ``simulate`` the inputs are fine images, which lose resolution here and are the truth; what is random in a
-    slice is a function of ``seed``, the file's name and the slice's number, and a volume has one blur. Without, the
-    inputs are what was measured, and no truth is known. Either way volumes are first cropped to the band that was
-    acquired, by the header of DICOM series where it tells and by the spectrum elsewhere: the grid that a scanner
-    interpolated on has no more resolution than that.
+    With ``simulate`` the inputs are fine images, which lose resolution here and are the truth; the random numbers of a
+    slice depend only on ``seed``, the file's name and the slice's number, and a volume has one blur. Without it, the
+    inputs are measurements, and no truth is known. Either way volumes are first cropped to the band that was acquired,
+    by the header of a DICOM series or else by the spectrum: a scanner's interpolation adds no resolution.
 
     A slice is a dict: ``low_resolution`` float32 (1, h, w), the measurement; ``mu`` float32 (1, H, W), the measurement
     on the fine grid: its ``sinc`` interpolation after truncation, its ``bicubic`` interpolation otherwise, which are
@@ -85,8 +85,8 @@ class LowResolutionSliceDataset(Dataset):
     `volumes`; ``affine``, of the fine volume.
 
     Rows are axis 0 of the volume. Columns are axis 1, or with ``plane="through"`` axis 2: these slices lie along axis
-    1, and resolution is raised along their columns alone. Where the centre of the first voxel goes is said in
-    `monai_d3gm.transforms.resolution.functional`.
+    1, and resolution is raised along their columns alone. See
+    `monai_d3gm.transforms.resolution.functional` for the centre of the first voxel.
 
     Args:
         inputs: files or folders: NIfTI volumes and DICOM series; the content decides.
@@ -109,15 +109,16 @@ class LowResolutionSliceDataset(Dataset):
     Raises:
         ValueError: an argument is out of range, or an input cannot be used; the message names it.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> dataset = LowResolutionSliceDataset(bundled_epi_path(), factor=2, simulate=True, slices=2, frame=0)
-    >>> item = dataset[0]
-    >>> len(dataset), item["key"], item["low_resolution"].shape, item["mu"].shape
-    (2, 'example4d:6', torch.Size([1, 64, 48]), torch.Size([1, 128, 96]))
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> dataset = LowResolutionSliceDataset(bundled_epi_path(), factor=2, simulate=True, slices=2, frame=0)
+        >>> item = dataset[0]
+        >>> len(dataset), item["key"], item["low_resolution"].shape, item["mu"].shape
+        (2, 'example4d:6', torch.Size([1, 64, 48]), torch.Size([1, 128, 96]))
     """
 
     formats = VolumeFormat
-    """What is read: every format of magnitude volumes."""
+    """The formats that are read: all of magnitude volumes."""
 
     def __init__(
         self,
@@ -246,7 +247,7 @@ class LowResolutionSliceDataset(Dataset):
         return _Cropped(replace(volume, data=data, affine=affine), skipped, (rows, columns))
 
     def _describe(self, number: int) -> InputVolume:
-        """What a writer needs to know of the fine volume."""
+        """The fine volume's properties for a writer."""
         format, source = self._sources[number]
         cropped = self._read(number)
         volume, skipped = cropped.volume, cropped.skipped
@@ -296,9 +297,10 @@ def estimate_noise(slices: Sequence[NDArray[np.floating]]) -> float:
     Args:
         slices: images (h, w) with signal, in one unit.
 
-    >>> rng = np.random.default_rng(0)
-    >>> round(estimate_noise([10 + rng.normal(size=(64, 64)) for _ in range(5)]), 1)
-    1.0
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> round(estimate_noise([10 + rng.normal(size=(64, 64)) for _ in range(5)]), 1)
+        1.0
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the empty median of an image without detail, and of few columns

@@ -1,4 +1,4 @@
-"""Photographs to restore, one dict each; rain and haze on clean ones are synthetic."""
+"""Photographs to restore, one dict each; clean ones get synthetic rain or haze."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Estimate = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ImageDataset(Dataset):
-    """Photographs to restore, each read when asked for.
+    """Photographs to restore, read on demand.
 
-    A file that cannot be used is left out, named in the log and listed in `refused`, so that the others are done;
+    A file that cannot be used is skipped, named in the log and listed in `refused`. The others are restored, and
     `check_refused` then ends the run with an error.
 
     An item is a dict: ``mu`` float32 (3, H, W) in [0, 1], the degraded photograph; ``reference`` of the same shape, the
@@ -53,14 +53,15 @@ class ImageDataset(Dataset):
         volumes: the photographs to restore.
         refused: for each file that was left out, why.
 
-    >>> from monai_d3gm.data import bundled_photographs
-    >>> dataset = ImageDataset(bundled_photographs(["coffee.png"]))
-    >>> dataset[0]["key"], dataset[0]["mu"].shape, dataset.volumes[0].format.name
-    ('coffee:0', torch.Size([3, 400, 600]), 'image')
+    Example:
+        >>> from monai_d3gm.data import bundled_photographs
+        >>> dataset = ImageDataset(bundled_photographs(["coffee.png"]))
+        >>> dataset[0]["key"], dataset[0]["mu"].shape, dataset.volumes[0].format.name
+        ('coffee:0', torch.Size([3, 400, 600]), 'image')
     """
 
     formats = ImageFormat
-    """What is read: every format of photographs."""
+    """The formats that are read: all of photographs."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class ImageDataset(Dataset):
 class ImagePairDataset(ImageDataset):
     """Degraded photographs with the clean ones: an `ImageDataset` with a ``reference`` in each item.
 
-    A pair of two sizes, or with a file that cannot be read, is left out and listed in `refused`.
+    A pair of two sizes, or with a file that cannot be read, is skipped and listed in `refused`.
 
     Args:
         pairs: as `monai_d3gm.data.collections.pairs.find_pairs` finds them.
@@ -135,11 +136,12 @@ class ImagePairDataset(ImageDataset):
     Raises:
         ValueError: there is no pair, or none can be used.
 
-    >>> from monai_d3gm.data import bundled_photographs
-    >>> (path,) = bundled_photographs(["coffee.png"])
-    >>> dataset = ImagePairDataset([ImagePair("coffee", path, path)])
-    >>> bool((dataset[0]["mu"] == dataset[0]["reference"]).all())
-    True
+    Example:
+        >>> from monai_d3gm.data import bundled_photographs
+        >>> (path,) = bundled_photographs(["coffee.png"])
+        >>> dataset = ImagePairDataset([ImagePair("coffee", path, path)])
+        >>> bool((dataset[0]["mu"] == dataset[0]["reference"]).all())
+        True
     """
 
     def __init__(self, pairs: Sequence[ImagePair], estimate: Estimate | None = None) -> None:

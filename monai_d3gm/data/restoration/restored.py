@@ -1,4 +1,4 @@
-"""What a restoration gives: the images of one input, in its units and orientation."""
+"""The result of a restoration: the images of one input, in its units and orientation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class RestoredVolume:
         images: by method: the degraded input first, then, where asked for and a truth is known, the other baselines,
             and `METHOD` last.
         std: standard deviation over the samples; None for a single sample.
-        reference: the truth; None where it is not known.
+        reference: the truth; None if it is not known.
         predicted_error: half-widths that an error map predicted, before calibration, (S, h, w); None without one.
         residual: by slice, the root mean square of A x - y over the measurement's noise_std, for the restored image
             before it became a magnitude; None where there is no measurement or its noise is 0.
-        coils: by slice, what was done to the coils of measured k-space (`CoilSystem.describe`); empty for one coil.
+        coils: by slice, the processing of the coils of measured k-space (`CoilSystem.describe`); empty for one coil.
     """
 
     source: InputVolume

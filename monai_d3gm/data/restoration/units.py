@@ -1,4 +1,4 @@
-"""Finds what can be restored in a tree of files: units in a fixed order, and what is in none of them."""
+"""Finds the units of a tree of files that can be restored, in a fixed order, and the files in none of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["InputUnit", "find_units"]
 
 
 _LONGEST_NAME = 255 - len("_interval.nii.gz")
-"""Bytes of a name without suffix that leave room for those of the results on all common file systems."""
+"""The longest name without suffix, in bytes: the names of the results then fit all common file systems."""
 
 
 @dataclass(frozen=True)
 class InputUnit:
-    """What is restored in one go: a file, or the files of a series.
+    """The unit of restoration: a file, or the files of a series.
 
     Attributes:
         kind: name of its format.
@@ -39,9 +39,9 @@ def find_units(
     kinds: Sequence[str] = tuple(FORMATS),
     leave_out: str | os.PathLike[str] | None = None,
 ) -> tuple[list[InputUnit], list[Problem]]:
-    """Find all that can be restored in a file or a tree of folders.
+    """Find all units in a file or a tree of folders.
 
-    Hidden files and folders are passed over. Links to folders and links that lead out of the tree are not followed.
+    Hidden files and folders are skipped. Links to folders and links that lead out of the tree are not followed.
 
     Args:
         root: a file or a folder.

@@ -39,7 +39,7 @@ class ConsecutiveSampler(DistributedSampler[Any]):
         rank: int = 0,
     ) -> None:
         if batch_size < 1 or epoch_length < 1:
-            raise ValueError(f"batch_size is {batch_size} and epoch_length {epoch_length}; both must be at least 1")
+            raise ValueError(f"batch_size is {batch_size} and epoch_length {epoch_length}; accepted: at least 1 each.")
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
         self.batch_size = batch_size
         self.epoch_length = epoch_length

@@ -178,7 +178,7 @@ def _load(path: Path, axes: tuple[int, ...], central: int | None) -> _TrainingVo
     volume = read_magnitude(path).data
     if central is not None:
         if len(axes) > 1:
-            raise ValueError(f"axes is {axes}; with central, one axis is accepted.")
+            raise ValueError(f"axes is {axes}; accepted with central: one axis.")
         middle = central_slices(path, volume.shape[axes[0]], central)
         volume = volume[tuple(middle if axis == axes[0] else slice(None) for axis in range(3))]
     in_plane = sorted({other for axis in axes for other in {0, 1, 2} - {axis}})

@@ -145,17 +145,17 @@ class ConditionalNAFNet(nn.Module):
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims is {spatial_dims}; accepted are 2 and 3")
+            raise ValueError(f"spatial_dims is {spatial_dims}; accepted: 2 or 3.")
         if len(encoder_blocks) != len(decoder_blocks):
             raise ValueError(
                 f"decoder_blocks has {len(decoder_blocks)} levels and encoder_blocks {len(encoder_blocks)}; "
-                "they must have as many"
+                "accepted: as many in both."
             )
         counts = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "patch_size": patch_size}
         counts |= {"reduction": reduction, "time_channels": time_channels}
         for name, value in counts.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise ValueError(f"{name} is {value}; accepted: at least 1.")
         windows = ensure_tuple_rep(attention_window, spatial_dims)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
@@ -205,11 +205,11 @@ class ConditionalNAFNet(nn.Module):
         """
         if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; accepted is (B, {self.in_channels}, "
-                f"{', '.join('DHW'[-self.spatial_dims :])})"
+                f"x has shape {tuple(x.shape)}; accepted: (B, {self.in_channels}, "
+                f"{', '.join('DHW'[-self.spatial_dims :])})."
             )
         if any(extent % self.size_multiple for extent in x.shape[2:]):
-            raise ValueError(f"x has extent {tuple(x.shape[2:])}; each must be a multiple of {self.size_multiple}")
+            raise ValueError(f"x has extent {tuple(x.shape[2:])}; accepted: multiples of {self.size_multiple}.")
         if timesteps is None:
             timesteps = torch.zeros(1, device=x.device)
         time = get_timestep_embedding(timesteps, self.time_channels).to(x.dtype)

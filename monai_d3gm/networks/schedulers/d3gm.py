@@ -110,13 +110,13 @@ class D3GMScheduler(Scheduler):
     ) -> None:
         nn.Module.__init__(self)  # the base class would build a table of betas, which these processes do not have
         if num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps is {num_train_timesteps}; it must be at least 1")
+            raise ValueError(f"num_train_timesteps is {num_train_timesteps}; accepted: at least 1.")
         if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type is {prediction_type!r}; accepted are {', '.join(PREDICTION_TYPES)}")
+            raise ValueError(f"prediction_type is {prediction_type!r}; accepted: {', '.join(PREDICTION_TYPES)}.")
         if not (math.isfinite(sigma_data) and sigma_data > 0):
-            raise ValueError(f"sigma_data is {sigma_data}; it must be positive and finite")
+            raise ValueError(f"sigma_data is {sigma_data}; accepted: positive and finite.")
         if rho_range is not None and not (len(rho_range) == 2 and rho_range[0] < rho_range[1]):
-            raise ValueError(f"rho_range is {rho_range}; it must be a pair (lower, upper)")
+            raise ValueError(f"rho_range is {rho_range}; accepted: a pair (lower, upper).")
         self.process = D3GMProcess() if process is None else process
         self.num_train_timesteps = num_train_timesteps
         self.prediction_type = prediction_type
@@ -130,7 +130,7 @@ class D3GMScheduler(Scheduler):
         """t = (k + 1) / N in float64 on the CPU, for integers k in 0..N-1."""
         k = torch.as_tensor(timesteps).detach().cpu()
         if k.numel() and (k.min() < 0 or k.max() >= self.num_train_timesteps):
-            raise ValueError(f"timesteps has {k.flatten().tolist()}; accepted are 0..{self.num_train_timesteps - 1}")
+            raise ValueError(f"timesteps has {k.flatten().tolist()}; accepted: 0..{self.num_train_timesteps - 1}.")
         return (k.double() + 1) / self.num_train_timesteps
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
@@ -142,7 +142,7 @@ class D3GMScheduler(Scheduler):
         """
         n, most = num_inference_steps, self.num_train_timesteps
         if not 1 <= n <= most:
-            raise ValueError(f"num_inference_steps is {n}; accepted are 1 to {most}")
+            raise ValueError(f"num_inference_steps is {n}; accepted: 1 to {most}.")
         times = Sampler(steps=n).times(self.process)[:-1]
         k = [min(max(round(t * most) - 1, n - 1 - i), most - 1 - i) for i, t in enumerate(times.tolist())]
         for i in range(1, n):
@@ -174,7 +174,7 @@ class D3GMScheduler(Scheduler):
         return weight_x0 * (sample - mu) - weight_noise * noise
 
     def get_target(self, x0: Tensor, noise: Tensor, timesteps: Tensor, mu: Tensor) -> Tensor:
-        """What the network is to predict, by ``prediction_type``."""
+        """The target of the network, by ``prediction_type``."""
         if self.prediction_type == "v_prediction":
             return self.get_velocity(x0, noise, timesteps, mu)
         if self.prediction_type == "sample":
@@ -183,7 +183,9 @@ class D3GMScheduler(Scheduler):
             return noise
         _, _, c = self._curves(self.time_of(timesteps), x0)
         if bool((c == 0).any()):
-            raise ValueError("timesteps has a time with c = 0, where the score does not exist")
+            raise ValueError(
+                "timesteps has a time with c = 0, where the score does not exist; accepted: times with c > 0."
+            )
         return -noise / c
 
     def network_input(self, x_t: Tensor, mu: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -213,7 +215,9 @@ class D3GMScheduler(Scheduler):
             c_out = torch.where(variance > 0, sd * c / torch.sqrt(variance), sd)
             return mu + c_skip * residual + c_out * output
         if bool((a == 0).any()):
-            raise ValueError(f"t is a time with a = 0, where {self.prediction_type!r} does not determine x0")
+            raise ValueError(
+                f"t has a time with a = 0, where {self.prediction_type!r} gives no x0; accepted: times with a > 0."
+            )
         noise = output if self.prediction_type == "epsilon" else -c * output
         return mu + (residual - c * noise) / a
 
@@ -287,7 +291,7 @@ class D3GMScheduler(Scheduler):
         k = int(timestep)
         timesteps = self.timesteps.tolist()
         if k not in timesteps:
-            raise ValueError(f"timestep is {k}; accepted are the members of timesteps, {timesteps}")
+            raise ValueError(f"timestep is {k}; accepted: the members of timesteps, {timesteps}.")
         following = timesteps[timesteps.index(k) + 1 :]
         t = float(self.time_of(k))
         x0_hat = self.to_x0(model_output, sample, mu, t)

@@ -36,7 +36,7 @@ def _with_affine(
 
 
 class LowerResolution(Transform):
-    """What is measured of an image (C, H, W) at lower resolution, without noise (`functional.degrade`).
+    """Lower the resolution of an image (C, H, W), without noise (`functional.degrade`).
 
     Rows and columns that fill no low-resolution pixel are left out. The affine of a `monai.data.MetaTensor` follows.
 
@@ -44,8 +44,9 @@ class LowerResolution(Transform):
         factor: f, or one for each axis.
         kernel: None truncates k-space; one of a single pixel takes the mean over blocks; others blur first.
 
-    >>> LowerResolution(2)(torch.ones(1, 8, 9)).shape
-    torch.Size([1, 4, 4])
+    Example:
+        >>> LowerResolution(2)(torch.ones(1, 8, 9)).shape
+        torch.Size([1, 4, 4])
     """
 
     def __init__(self, factor: int | Sequence[int], kernel: torch.Tensor | None = None) -> None:
@@ -69,10 +70,11 @@ class SimulateLowResolution(Randomizable, Transform):
         magnitude: the noise is Rician, as in scanners' images; False adds real Gaussian noise.
         sigma: range of the blur's standard deviations in fine pixels.
 
-    >>> simulate = SimulateLowResolution(2, snr=30.0).set_random_state(0)
-    >>> low, noise_std, kernel = simulate(torch.ones(1, 16, 16))
-    >>> low.shape, round(noise_std, 4), kernel
-    (torch.Size([1, 8, 8]), 0.0333, None)
+    Example:
+        >>> simulate = SimulateLowResolution(2, snr=30.0).set_random_state(0)
+        >>> low, noise_std, kernel = simulate(torch.ones(1, 16, 16))
+        >>> low.shape, round(noise_std, 4), kernel
+        (torch.Size([1, 8, 8]), 0.0333, None)
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class SimulateLowResolution(Randomizable, Transform):
 
         Args:
             img: magnitude image.
-            generator: source of randomness in place of the transform's own.
+            generator: source of randomness instead of the transform's own.
             kernel_generator: source of the blur's, so that it is shared by slices; ``generator`` if None.
         """
         if generator is None:
@@ -126,8 +128,9 @@ class UpsampleLowResolution(Transform):
         mode: ``sinc`` or ``bicubic``.
         blocks: the low-resolution pixels are means over blocks, whose centres they lie on; False: pixel 0 stays.
 
-    >>> UpsampleLowResolution(2)(torch.ones(1, 4, 4)).shape
-    torch.Size([1, 8, 8])
+    Example:
+        >>> UpsampleLowResolution(2)(torch.ones(1, 4, 4)).shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, factor: int | Sequence[int], mode: str = "sinc", blocks: bool = False) -> None:

@@ -1,6 +1,7 @@
 """MONAI dictionary transforms of resolution: a dict with ``image``, ``low_resolution``, ``mu`` and so on.
 
-With ``seed``, what is random in a slice depends on ``(seed, slice["key"])`` alone; without, on MONAI's random state.
+With ``seed``, the random numbers of a slice depend only on ``(seed, slice["key"])``; without it, on MONAI's random
+state.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ __all__ = ["LowerResolutiond", "SimulateLowResolutiond", "UpsampleLowResolutiond
 class LowerResolutiond(MapTransform):
     """Dictionary form of `array.LowerResolution`.
 
-    >>> LowerResolutiond("image", 2)({"image": torch.ones(1, 8, 8)})["image"].shape
-    torch.Size([1, 4, 4])
+    Example:
+        >>> LowerResolutiond("image", 2)({"image": torch.ones(1, 8, 8)})["image"].shape
+        torch.Size([1, 4, 4])
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class SimulateLowResolutiond(Randomizable, MapTransform):
         factor, degradation, snr, magnitude, sigma: as in the array form.
         seed: None, or seed that is combined with ``data["key"]``.
 
-    >>> item = SimulateLowResolutiond("image", 2, seed=0)({"image": torch.ones(1, 9, 8), "key": "file:0"})
-    >>> sorted(item), item["image"].shape, item["low_resolution"].shape
-    (['image', 'key', 'low_resolution', 'noise_std'], torch.Size([1, 8, 8]), torch.Size([1, 4, 4]))
+    Example:
+        >>> item = SimulateLowResolutiond("image", 2, seed=0)({"image": torch.ones(1, 9, 8), "key": "file:0"})
+        >>> sorted(item), item["image"].shape, item["low_resolution"].shape
+        (['image', 'key', 'low_resolution', 'noise_std'], torch.Size([1, 8, 8]), torch.Size([1, 4, 4]))
     """
 
     def __init__(
@@ -107,9 +110,10 @@ class UpsampleLowResolutiond(MapTransform):
         factor, mode, blocks: as in the array form.
         output: the new entry's key.
 
-    >>> item = UpsampleLowResolutiond("low_resolution", 2)({"low_resolution": torch.ones(1, 4, 4)})
-    >>> item["mu"].shape
-    torch.Size([1, 8, 8])
+    Example:
+        >>> item = UpsampleLowResolutiond("low_resolution", 2)({"low_resolution": torch.ones(1, 4, 4)})
+        >>> item["mu"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(

@@ -6,7 +6,7 @@ The operators are those of `monai_d3gm.consistency.DownsamplingConsistency`, by 
 - ``blocks``: the mean over f pixels, such as a thick slice. Coarse pixel i lies on f i + (f - 1) / 2.
 - ``kernel``: blur, then blocks.
 
-What holds for the last two is called ``blocks=True`` below.
+The last two are called ``blocks=True`` below.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from monai_d3gm.consistency import DownsamplingConsistency
 from monai_d3gm.transforms.kspace.functional import foreground_mean
 
 DEGRADATIONS = ("truncation", "kernel", "blocks")
-"""Names of the ways in which resolution is lost."""
+"""Names of the degradations."""
 
 UPSAMPLINGS = ("sinc", "bicubic")
-"""Names of the ways to the fine grid."""
+"""Names of the interpolations."""
 
 KERNEL_SIGMA = (0.8, 2.0)
 """Range of a random kernel's standard deviations, in fine pixels: a full width at half maximum of 1.9 to 4.7."""
@@ -38,8 +38,9 @@ def pair(factor: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: ``factor`` is neither an integer >= 1 nor two of them.
 
-    >>> pair(2), pair((1, 3))
-    ((2, 2), (1, 3))
+    Example:
+        >>> pair(2), pair((1, 3))
+        ((2, 2), (1, 3))
     """
     factors = tuple(factor) if isinstance(factor, Sequence) else (factor, factor)
     if len(factors) != 2 or any(isinstance(f, bool) or not isinstance(f, int) or f < 1 for f in factors):
@@ -48,23 +49,24 @@ def pair(factor: int | Sequence[int]) -> tuple[int, int]:
 
 
 def crop_to_multiple(image: Tensor, factor: int | Sequence[int]) -> Tensor:
-    """Leave out the last rows and columns of (..., H, W) that do not fill a low-resolution pixel; pixel 0 stays.
+    """Crop the last rows and columns of (..., H, W) that do not fill a low-resolution pixel; pixel 0 stays.
 
     Raises:
         ValueError: the image has fewer than ``factor`` pixels along an axis.
 
-    >>> crop_to_multiple(torch.ones(1, 9, 8), 4).shape
-    torch.Size([1, 8, 8])
+    Example:
+        >>> crop_to_multiple(torch.ones(1, 9, 8), 4).shape
+        torch.Size([1, 8, 8])
     """
     factors = pair(factor)
     height, width = (n // f * f for n, f in zip(image.shape[-2:], factors, strict=True))
     if not (height and width):
-        raise ValueError(f"an image of {tuple(image.shape[-2:])} pixels is too small for the factor {factors}.")
+        raise ValueError(f"image has {tuple(image.shape[-2:])} pixels; accepted: at least the factor {factors}.")
     return image[..., :height, :width]
 
 
 def degrade(image: Tensor, factor: int | Sequence[int], kernel: Tensor | None = None) -> Tensor:
-    """Return A x, what is measured of the image without noise; intensities are kept.
+    """Return A x, the noise-free measurement of the image; intensities are kept.
 
     Args:
         image: x, real (..., H, W), multiples of the factor.
@@ -77,13 +79,14 @@ def degrade(image: Tensor, factor: int | Sequence[int], kernel: Tensor | None = 
     Raises:
         ValueError: the size is no multiple of the factor, or the factor or the kernel is not accepted.
 
-    >>> degrade(torch.full((1, 4, 6), 3.0), 2).round(decimals=5).tolist()
-    [[[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]]
+    Example:
+        >>> degrade(torch.full((1, 4, 6), 3.0), 2).round(decimals=5).tolist()
+        [[[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]]
     """
     factors = pair(factor)
     height, width = image.shape[-2:]
     if height % factors[0] or width % factors[1]:
-        raise ValueError(f"an image of {(height, width)} pixels has no whole number of blocks of {factors}.")
+        raise ValueError(f"image has {(height, width)} pixels; accepted: multiples of the factor {factors}.")
     low = image.new_zeros(1, 1, height // factors[0], width // factors[1])
     operator = DownsamplingConsistency(low, factors, kernel=kernel)
     return operator.forward(image.reshape(-1, 1, height, width)).reshape(*image.shape[:-2], *low.shape[-2:])
@@ -92,7 +95,8 @@ def degrade(image: Tensor, factor: int | Sequence[int], kernel: Tensor | None = 
 def upsample(
     low_resolution: Tensor, factor: int | Sequence[int], mode: str = "sinc", *, blocks: bool = False
 ) -> Tensor:
-    """Interpolate an image of lower resolution on the fine grid; where ``blocks`` says, as in the module's text.
+    """Interpolate an image of lower resolution on the fine grid; ``blocks`` says where its pixels lie, as in the
+    module's text.
 
     ``sinc`` is trigonometric: zeros around the k-space, which is the adjoint of the truncation times the factors. The
     image is periodic to it. ``bicubic`` is cubic convolution with a = -1/2 (Keys, IEEE TASSP 29, 1981), which keeps
@@ -110,8 +114,9 @@ def upsample(
     Raises:
         ValueError: ``mode`` or ``factor`` is not accepted.
 
-    >>> upsample(torch.tensor([[0.0, 2.0, 4.0, 6.0]]), (1, 2), "bicubic")[0, 2:5].tolist()
-    [2.0, 3.0, 4.0]
+    Example:
+        >>> upsample(torch.tensor([[0.0, 2.0, 4.0, 6.0]]), (1, 2), "bicubic")[0, 2:5].tolist()
+        [2.0, 3.0, 4.0]
     """
     factors = pair(factor)
     if mode not in UPSAMPLINGS:
@@ -138,7 +143,8 @@ def _shift(image: Tensor, dim: int, pixels: float) -> Tensor:
 
 
 def _cubic_matrix(n: int, factor: int, blocks: bool) -> Tensor:
-    """Cubic convolution from n pixels to f n, with a = -1/2: 1 - 5/2 d^2 + 3/2 d^3 to d = 1, then to 2 what follows."""
+    """Cubic convolution from n pixels to f n, with a = -1/2: 1 - 5/2 d^2 + 3/2 d^3 up to d = 1, then the second piece
+    up to 2."""
     place = (torch.arange(n * factor, dtype=torch.float64) - ((factor - 1) / 2 if blocks else 0)) / factor
     pixel = place.floor()[:, None] + torch.arange(-1, 3)
     d = (place[:, None] - pixel).abs()
@@ -156,8 +162,9 @@ def low_resolution_affine(
         factors: along the three axes.
         blocks: the place of the coarse voxels in the fine grid.
 
-    >>> low_resolution_affine(np.eye(4), (1, 1, 3), blocks=True)[:, 3].tolist()
-    [0.0, 0.0, 1.0, 1.0]
+    Example:
+        >>> low_resolution_affine(np.eye(4), (1, 1, 3), blocks=True)[:, 3].tolist()
+        [0.0, 0.0, 1.0, 1.0]
     """
     return np.asarray(affine, dtype=np.float64) @ _coarse_to_fine(factors, blocks)
 
@@ -167,8 +174,9 @@ def high_resolution_affine(
 ) -> NDArray[np.float64]:
     """Return the affine (4, 4) of the fine volume: the inverse of `low_resolution_affine`.
 
-    >>> high_resolution_affine(np.eye(4), (2, 2, 1)).diagonal().tolist()
-    [0.5, 0.5, 1.0, 1.0]
+    Example:
+        >>> high_resolution_affine(np.eye(4), (2, 2, 1)).diagonal().tolist()
+        [0.5, 0.5, 1.0, 1.0]
     """
     return np.asarray(affine, dtype=np.float64) @ np.linalg.inv(_coarse_to_fine(factors, blocks))
 
@@ -194,9 +202,10 @@ def gaussian_kernel(sigma: tuple[float, float], angle: float = 0.0) -> Tensor:
     Raises:
         ValueError: a standard deviation is not above 0.
 
-    >>> kernel = gaussian_kernel((1.0, 0.5))
-    >>> kernel.shape, round(float(kernel.sum()), 6)
-    (torch.Size([7, 7]), 1.0)
+    Example:
+        >>> kernel = gaussian_kernel((1.0, 0.5))
+        >>> kernel.shape, round(float(kernel.sum()), 6)
+        (torch.Size([7, 7]), 1.0)
     """
     if not all(math.isfinite(s) and s > 0 for s in sigma):
         raise ValueError(f"sigma is {sigma}; accepted: two numbers above 0.")
@@ -212,8 +221,9 @@ def gaussian_kernel(sigma: tuple[float, float], angle: float = 0.0) -> Tensor:
 def random_kernel(generator: np.random.Generator, sigma: tuple[float, float] = KERNEL_SIGMA) -> Tensor:
     """Draw a `gaussian_kernel`: both standard deviations uniform in the range ``sigma``, the angle in [0, pi).
 
-    >>> bool(random_kernel(np.random.default_rng(0)).sum() > 0.999)
-    True
+    Example:
+        >>> bool(random_kernel(np.random.default_rng(0)).sum() > 0.999)
+        True
     """
     first, second = generator.uniform(*sigma, size=2)
     return gaussian_kernel((float(first), float(second)), float(generator.uniform(0, math.pi)))
@@ -227,8 +237,9 @@ def degradation_kernel(
     Raises:
         ValueError: ``degradation`` is unknown.
 
-    >>> degradation_kernel("truncation", np.random.default_rng(0)), degradation_kernel("blocks", None).shape
-    (None, torch.Size([1, 1]))
+    Example:
+        >>> degradation_kernel("truncation", np.random.default_rng(0)), degradation_kernel("blocks", None).shape
+        (None, torch.Size([1, 1]))
     """
     if degradation not in DEGRADATIONS:
         raise ValueError(f"degradation is {degradation!r}; accepted: {', '.join(DEGRADATIONS)}.")
@@ -247,8 +258,9 @@ def remove_rician_bias(image: Tensor, noise_std: float | Tensor) -> Tensor:
         image: y, real, at least 0 (B, ...).
         noise_std: s, a number or (B,).
 
-    >>> remove_rician_bias(torch.tensor([[5.0, 1.0]]), 2.0).pow(2)
-    tensor([[17.,  0.]])
+    Example:
+        >>> remove_rician_bias(torch.tensor([[5.0, 1.0]]), 2.0).pow(2)
+        tensor([[17.,  0.]])
     """
     noise = torch.as_tensor(noise_std, dtype=image.dtype, device=image.device)
     noise = noise.reshape(-1, *(1,) * (image.ndim - 1)) if noise.ndim else noise
@@ -273,9 +285,10 @@ def add_noise(
     Raises:
         ValueError: ``snr`` is not above 0, or the image is zero everywhere.
 
-    >>> noisy, std = add_noise(torch.full((1, 8, 8), 2.0), np.random.default_rng(0), snr=20.0)
-    >>> noisy.shape, std
-    (torch.Size([1, 8, 8]), 0.1)
+    Example:
+        >>> noisy, std = add_noise(torch.full((1, 8, 8), 2.0), np.random.default_rng(0), snr=20.0)
+        >>> noisy.shape, std
+        (torch.Size([1, 8, 8]), 0.1)
     """
     if not snr > 0:
         raise ValueError(f"snr is {snr}; accepted: a number above 0, infinity for no noise.")

@@ -1,4 +1,4 @@
-"""MONAI array transforms that put weather on photographs, or take it off; the models are in `weather.functional`."""
+"""MONAI array transforms that add weather to photographs or remove it; the models are in `weather.functional`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _checked_photograph(img: NdarrayOrTensor) -> functional.Image:
 
 
 class SimulateWeather(Randomizable, Transform):
-    """Put weather of a random amount on a photograph (3, H, W) with values in [0, 1].
+    """Add weather of a random amount to a photograph (3, H, W) with values in [0, 1].
 
     Args:
         amount: range of the amount, which is drawn uniformly: 0 is light, 1 is heavy.
 
     Attributes:
-        description: what a reader of the figures is told.
+        description: names the degradation in reports.
 
     Raises:
         ValueError: ``amount`` is out of range.
@@ -53,7 +53,7 @@ class SimulateWeather(Randomizable, Transform):
 
         Args:
             img: the photograph.
-            generator: source of randomness in place of the transform's own.
+            generator: source of randomness instead of the transform's own.
 
         Raises:
             ValueError: ``img`` has another shape, or values outside [0, 1].
@@ -66,15 +66,16 @@ class SimulateWeather(Randomizable, Transform):
 
     @abstractmethod
     def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
-        """Return the photograph with the weather on it, before it is rounded."""
+        """Return the photograph with the weather, before rounding."""
 
 
 class SimulateRain(SimulateWeather):
     """Rain: streak layers over a veil, see `functional.draw_rain` and `functional.add_rain`.
 
-    >>> rain = SimulateRain(amount=(0.5, 1.0)).set_random_state(0)
-    >>> rain(torch.zeros(3, 16, 24)).shape
-    torch.Size([3, 16, 24])
+    Example:
+        >>> rain = SimulateRain(amount=(0.5, 1.0)).set_random_state(0)
+        >>> rain(torch.zeros(3, 16, 24)).shape
+        torch.Size([3, 16, 24])
     """
 
     description = "synthetic rain"
@@ -88,9 +89,10 @@ class SimulateRain(SimulateWeather):
 class SimulateHaze(SimulateWeather):
     """Haze by atmospheric scattering, see `functional.draw_haze` and `functional.add_haze`.
 
-    >>> haze = SimulateHaze(amount=(1.0, 1.0)).set_random_state(0)
-    >>> bool(haze(torch.zeros(3, 16, 24)).mean() > 0.2)
-    True
+    Example:
+        >>> haze = SimulateHaze(amount=(1.0, 1.0)).set_random_state(0)
+        >>> bool(haze(torch.zeros(3, 16, 24)).mean() > 0.2)
+        True
     """
 
     description = "synthetic haze"
@@ -109,16 +111,17 @@ class DarkChannelPrior(Transform):
 
     Args:
         radius: of the boxes in which something dark is expected, in pixels, 1 or more.
-        omega: share of the haze that is taken off, above 0 and up to 1.
+        omega: share of the haze that is removed, above 0 and up to 1.
         lowest_transmission: bound on the transmission, above 0 and up to 1.
-        exposure: the mean of a photograph to be expected, above 0 and up to 1, to which the estimate is brought
-            halfway; None leaves it as it is.
+        exposure: the expected mean of a photograph, above 0 and up to 1; the estimate's mean is moved halfway to it.
+        None leaves it unchanged.
 
     Raises:
         ValueError: an argument is out of range.
 
-    >>> DarkChannelPrior()(torch.full((3, 16, 24), 0.5)).shape
-    torch.Size([3, 16, 24])
+    Example:
+        >>> DarkChannelPrior()(torch.full((3, 16, 24), 0.5)).shape
+        torch.Size([3, 16, 24])
     """
 
     def __init__(

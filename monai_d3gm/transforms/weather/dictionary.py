@@ -1,6 +1,7 @@
-"""MONAI dictionary transforms that put weather on photographs, or take it off.
+"""MONAI dictionary transforms that add weather to photographs or remove it.
 
-With ``seed``, what is random in an item depends on ``(seed, item["key"])`` alone; without, on MONAI's random state.
+With ``seed``, the random numbers of an item depend only on ``(seed, item["key"])``; without it, on MONAI's random
+state.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["DarkChannelPriord", "SimulateHazed", "SimulateRaind"]
 
 
 class _SimulateWeatherd(Randomizable, MapTransform):
-    """Reads a photograph and writes it with weather on it as ``mu``.
+    """Reads a photograph, adds weather to it and writes it as ``mu``.
 
     Args:
         keys: the photograph's key, one.
@@ -60,10 +61,11 @@ class _SimulateWeatherd(Randomizable, MapTransform):
 class SimulateRaind(_SimulateWeatherd):
     """Dictionary form of `array.SimulateRain`: reads a photograph, writes it in the rain as ``mu``.
 
-    >>> import torch
-    >>> item = SimulateRaind(seed=0)({"image": torch.zeros(3, 16, 24), "key": "a"})
-    >>> item["mu"].shape
-    torch.Size([3, 16, 24])
+    Example:
+        >>> import torch
+        >>> item = SimulateRaind(seed=0)({"image": torch.zeros(3, 16, 24), "key": "a"})
+        >>> item["mu"].shape
+        torch.Size([3, 16, 24])
     """
 
     weather = array.SimulateRain
@@ -72,10 +74,11 @@ class SimulateRaind(_SimulateWeatherd):
 class SimulateHazed(_SimulateWeatherd):
     """Dictionary form of `array.SimulateHaze`: reads a photograph, writes it in haze as ``mu``.
 
-    >>> import torch
-    >>> item = SimulateHazed(seed=0)({"image": torch.zeros(3, 16, 24), "key": "a"})
-    >>> item["mu"].shape
-    torch.Size([3, 16, 24])
+    Example:
+        >>> import torch
+        >>> item = SimulateHazed(seed=0)({"image": torch.zeros(3, 16, 24), "key": "a"})
+        >>> item["mu"].shape
+        torch.Size([3, 16, 24])
     """
 
     weather = array.SimulateHaze
@@ -88,10 +91,11 @@ class DarkChannelPriord(MapTransform):
         keys: the hazy photograph's key, one.
         options: as in the array form.
 
-    >>> import torch
-    >>> item = DarkChannelPriord()({"mu": torch.full((3, 16, 24), 0.5)})
-    >>> item["mu"].shape, float(item["degraded"].mean())
-    (torch.Size([3, 16, 24]), 0.5)
+    Example:
+        >>> import torch
+        >>> item = DarkChannelPriord()({"mu": torch.full((3, 16, 24), 0.5)})
+        >>> item["mu"].shape, float(item["degraded"].mean())
+        (torch.Size([3, 16, 24]), 0.5)
     """
 
     def __init__(self, keys: KeysCollection = "mu", allow_missing_keys: bool = False, **options: Any) -> None:

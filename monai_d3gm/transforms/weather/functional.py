@@ -1,8 +1,7 @@
-r"""Rain and haze on photographs, as functions of the random generator that they are drawn from; haze off them.
+r"""Functions that add rain and haze to photographs from a random generator, and one that removes haze.
 
-Images are float32 (3, H, W) in [0, 1], with the sRGB values as they are stored in 8-bit files: no gamma is undone, so
-neither is light transport; both are what the synthetic data sets of the field do. Angles are measured in degrees from
-the vertical, and rain falls towards the last row.
+Images are float32 (3, H, W) in [0, 1], with the sRGB values of 8-bit files. Gamma is not undone, as in the synthetic
+data sets of the field. Angles are measured in degrees from the vertical, and rain falls towards the last row.
 
 Haze, the atmospheric scattering model (Koschmieder 1924)::
 
@@ -108,8 +107,9 @@ def check_amount(amount: Sequence[float]) -> tuple[float, float]:
     Raises:
         ValueError: it is not two increasing numbers in [0, 1].
 
-    >>> check_amount([0, 1])
-    (0.0, 1.0)
+    Example:
+        >>> check_amount([0, 1])
+        (0.0, 1.0)
     """
     if len(amount) != 2 or not 0 <= amount[0] <= amount[1] <= 1:
         raise ValueError(f"amount is {amount}; accepted: two increasing numbers from 0 (light) to 1 (heavy).")
@@ -126,9 +126,10 @@ def depth_map(shape: tuple[int, int], rng: np.random.Generator) -> Image:
     Returns:
         float32 (H, W) from 0, the nearest, to 1, the most distant.
 
-    >>> depth = depth_map((16, 24), np.random.default_rng(0))
-    >>> depth.shape, float(depth.min()), float(depth.max())
-    ((16, 24), 0.0, 1.0)
+    Example:
+        >>> depth = depth_map((16, 24), np.random.default_rng(0))
+        >>> depth.shape, float(depth.min()), float(depth.max())
+        ((16, 24), 0.0, 1.0)
     """
     plane = np.linspace(1, -1, shape[0], dtype=np.float32)[:, None] if shape[0] > 1 else np.zeros((1, 1), np.float32)
     share = np.float32(rng.uniform())
@@ -145,9 +146,10 @@ def add_haze(image: Image, haze: Haze, depth: Image) -> Image:
         haze: what is added.
         depth: (H, W) from 0 to 1.
 
-    >>> haze = Haze(beta=100.0, nearest=0.5, airlight=(0.5, 0.5, 0.5))
-    >>> add_haze(np.zeros((3, 1, 2), np.float32), haze, np.array([[0.0, 1.0]], np.float32))[0].tolist()
-    [[0.5, 0.5]]
+    Example:
+        >>> haze = Haze(beta=100.0, nearest=0.5, airlight=(0.5, 0.5, 0.5))
+        >>> add_haze(np.zeros((3, 1, 2), np.float32), haze, np.array([[0.0, 1.0]], np.float32))[0].tolist()
+        [[0.5, 0.5]]
     """
     t = np.exp(np.float32(-haze.beta) * (np.float32(haze.nearest) + np.float32(1 - haze.nearest) * depth))
     airlight = np.array(haze.airlight, dtype=np.float32)[:, None, None]
@@ -168,10 +170,11 @@ def streaks(shape: tuple[int, int], layer: RainLayer, rng: np.random.Generator) 
     Returns:
         float32 (H, W) from 0 to ``layer.opacity``.
 
-    >>> layer = RainLayer(length=8, angle=10, width=1.5, density=0.1, opacity=0.8)
-    >>> drawn = streaks((32, 48), layer, np.random.default_rng(0))
-    >>> drawn.shape, bool((drawn >= 0).all() and (drawn <= 0.8).all())
-    ((32, 48), True)
+    Example:
+        >>> layer = RainLayer(length=8, angle=10, width=1.5, density=0.1, opacity=0.8)
+        >>> drawn = streaks((32, 48), layer, np.random.default_rng(0))
+        >>> drawn.shape, bool((drawn >= 0).all() and (drawn <= 0.8).all())
+        ((32, 48), True)
     """
     reach = int(np.ceil(0.6 * layer.length + layer.width)) + 1
     padded = (shape[0] + 2 * reach, shape[1] + 2 * reach)
@@ -204,10 +207,11 @@ def add_rain(image: Image, rain: Rain, rng: np.random.Generator) -> Image:
         rain: what is added.
         rng: source of the streaks' places and of the depth.
 
-    >>> layer = RainLayer(length=8, angle=10, width=1.5, density=0.1, opacity=0.8)
-    >>> rain = Rain((layer,), Haze(0.0, 1.0, (1.0, 1.0, 1.0)), brightness=0.9)
-    >>> bool(add_rain(np.zeros((3, 32, 48), np.float32), rain, np.random.default_rng(0)).max() <= 0.72 + 1e-6)
-    True
+    Example:
+        >>> layer = RainLayer(length=8, angle=10, width=1.5, density=0.1, opacity=0.8)
+        >>> rain = Rain((layer,), Haze(0.0, 1.0, (1.0, 1.0, 1.0)), brightness=0.9)
+        >>> bool(add_rain(np.zeros((3, 32, 48), np.float32), rain, np.random.default_rng(0)).max() <= 0.72 + 1e-6)
+        True
     """
     shape = (image.shape[1], image.shape[2])
     clear = np.ones(shape, dtype=np.float32)
@@ -223,9 +227,10 @@ def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
 
     Half of the rains fall in one direction; in the others, as in Rain100H, each layer has its own.
 
-    >>> light, heavy = (draw_rain(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
-    >>> sum(layer.density for layer in light.layers) < sum(layer.density for layer in heavy.layers)
-    True
+    Example:
+        >>> light, heavy = (draw_rain(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
+        >>> sum(layer.density for layer in light.layers) < sum(layer.density for layer in heavy.layers)
+        True
     """
     direction = float(np.clip(rng.normal(0, 18), -50, 50))
     spread = 3.0 if rng.random() < 0.5 else 25.0
@@ -251,9 +256,10 @@ def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
 def draw_haze(rng: np.random.Generator, amount: float) -> Haze:
     """Draw haze of an amount from 0, thin, to 1, dense: the most distant part keeps from 3/4 to 1/20 of its contrast.
 
-    >>> thin, dense = (draw_haze(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
-    >>> thin.beta < 0.4 and dense.beta > 2.4
-    True
+    Example:
+        >>> thin, dense = (draw_haze(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
+        >>> thin.beta < 0.4 and dense.beta > 2.4
+        True
     """
     beta = (0.3 + 2.4 * amount**1.5) * rng.uniform(0.9, 1.1)
     return Haze(beta=float(beta), nearest=float(rng.uniform(0.1, 1.0)), airlight=_airlight(rng))
@@ -268,8 +274,9 @@ def _airlight(rng: np.random.Generator) -> tuple[float, float, float]:
 def quantise(image: Image) -> Image:
     """Round to the 256 values of an 8-bit file, in which degraded photographs come.
 
-    >>> quantise(np.array([0.5, 1.2], np.float32)).round(4).tolist()
-    [0.502, 1.0]
+    Example:
+        >>> quantise(np.array([0.5, 1.2], np.float32)).round(4).tolist()
+        [0.502, 1.0]
     """
     return np.rint(np.clip(image, 0, 1) * np.float32(255)) / np.float32(255)
 
@@ -286,9 +293,10 @@ def guided_filter(guide: Image, image: Image, radius: int, epsilon: float) -> Im
         radius: of the boxes, in pixels.
         epsilon: the variance up to which the guide's detail is smoothed away.
 
-    >>> flat = np.full((4, 4), 0.5, np.float32)
-    >>> bool(np.allclose(guided_filter(np.eye(4, dtype=np.float32), flat, radius=1, epsilon=1e-4), flat))
-    True
+    Example:
+        >>> flat = np.full((4, 4), 0.5, np.float32)
+        >>> bool(np.allclose(guided_filter(np.eye(4, dtype=np.float32), flat, radius=1, epsilon=1e-4), flat))
+        True
     """
 
     def mean(x: Image) -> Image:
@@ -306,14 +314,14 @@ def dark_channel_prior(
     lowest_transmission: float = 0.1,
     exposure: float | None = None,
 ) -> Image:
-    """Take haze off a photograph (3, H, W) by the dark channel prior (He, Sun and Tang, CVPR 2009).
+    """Remove haze from a photograph (3, H, W) by the dark channel prior (He, Sun and Tang, CVPR 2009).
 
-    Where there is no haze, some pixel near by is dark in some channel. So the airlight A is the mean of the pixels with
+    Without haze, some pixel nearby is dark in some channel. So the airlight A is the mean of the pixels with
     the brightest thousandth of dark channels, and t = 1 - omega dark(I / A), with dark the minimum over the channels
-    and a box of 2 ``radius`` + 1 pixels; t is refined by the guided filter (radius 60, epsilon 1e-4) that its authors
-    put in place of matting in 2010; J = (I - A) / max(t, lowest_transmission) + A. With homogeneous haze A and t are
-    told apart by how bright the scene is, so that J's exposure is uncertain: with ``exposure``, J is multiplied by
-    sqrt(exposure / mean J), halfway between the mean that was found and the one that photographs have.
+    and a box of 2 ``radius`` + 1 pixels; t is refined by the guided filter (radius 60, epsilon 1e-4) that replaced
+    matting in 2010; J = (I - A) / max(t, lowest_transmission) + A. In homogeneous haze only the
+    brightness of the scene separates A from t, so J's exposure is uncertain. With ``exposure``, J is multiplied by
+    sqrt(exposure / mean J): its mean moves halfway to that of photographs.
 
     Args:
         image: I, in [0, 1].
@@ -325,11 +333,13 @@ def dark_channel_prior(
     Returns:
         J, like ``image``. It is not clipped: where t is taken for too small it leaves [0, 1].
 
-    >>> clear = np.zeros((3, 64, 64), np.float32)
-    >>> clear[:, ::2] = 0.8
-    >>> hazy = add_haze(clear, Haze(beta=1.0, nearest=1.0, airlight=(0.9, 0.9, 0.9)), np.zeros((64, 64), np.float32))
-    >>> bool(abs(dark_channel_prior(hazy, omega=1.0) - clear).max() < abs(hazy - clear).max())
-    True
+    Example:
+        >>> clear = np.zeros((3, 64, 64), np.float32)
+        >>> clear[:, ::2] = 0.8
+        >>> haze = Haze(beta=1.0, nearest=1.0, airlight=(0.9, 0.9, 0.9))
+        >>> hazy = add_haze(clear, haze, np.zeros((64, 64), np.float32))
+        >>> bool(abs(dark_channel_prior(hazy, omega=1.0) - clear).max() < abs(hazy - clear).max())
+        True
     """
 
     def dark(x: Image) -> Image:

@@ -170,7 +170,7 @@ class DicomWeb:
                 left -= file.stat().st_size
                 if left < 0:
                     raise DicomWebError(
-                        f"series {series.uid} has more than {self.most_bytes / 1e9:.3g} GB, which are accepted."
+                        f"series {series.uid} is too large; accepted: up to {self.most_bytes / 1e9:.3g} GB."
                     )
                 files.append(file)
                 report()
