@@ -183,7 +183,7 @@ def test_doctor_finds_a_bundle_that_computes_something_else(
 
 
 def test_new_weights_become_part_of_a_bundle(bundle: Path, tmp_path: Path) -> None:
-    """Stored in the older form, with a file that names them."""
+    """Stored without tensors at the top level, with a file that has their hash."""
     root = tmp_path / "own"
     shutil.copytree(bundle, root)
     weights = root / "models" / "model.pt"
@@ -191,7 +191,7 @@ def test_new_weights_become_part_of_a_bundle(bundle: Path, tmp_path: Path) -> No
     torch.save({"model": dict(content["model"]), "d3gm": content["d3gm"]}, weights)
     (root / "models" / "notes.json").write_text(json.dumps({"weights": weights_hash(weights)}))
     assert main(["bundle", "finish", str(root)]) == 0
-    assert set(torch.load(weights, weights_only=True)) == set(content["model"])
+    assert set(torch.load(weights, weights_only=True)) == {*content["model"], "model", "d3gm"}
     for name in ("notes", "reference"):
         assert json.loads((root / "models" / f"{name}.json").read_text())["weights"] == weights_hash(weights)
 
