@@ -20,12 +20,19 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
-    "myst_parser",
+    "sphinx-mathjax-offline",  # equations without a network: MathJax lies in the pages
+    "myst_nb",
 ]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
 myst_heading_anchors = 4
+
+nb_execution_mode = "force"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_merge_streams = True
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
