@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -201,8 +203,9 @@ def draw_trajectories(
 ) -> Figure:
     """One image under each process at t = 1, 0.75, 0.5, 0.25 and 0, with the truth.
 
-    The upper rows are states of the forward law of every process, with the same noise. The lower rows are states of
-    sampling, under the processes that the network serves.
+    Two rows for a process: the states of its forward law, with one noise for all, and below them the states of sampling
+    with its network. The second row says why it is empty where the network does not serve the process. Without any
+    network there is one row for a process.
 
     Args:
         methods: name -> process, network and the entry ``d3gm`` of its checkpoint.
@@ -217,20 +220,20 @@ def draw_trajectories(
     """
     if steps < 4 or steps % 4:
         raise ValueError(f"steps is {steps}; accepted: a multiple of 4.")
-    schedulers = {
-        name: scheduler
-        for name, (process, network, information) in methods.items()
-        if network is not None and information is not None and (scheduler := _served(process, information))
-    }
-    rows = {f"{name}\nforward law": _forward(process, pair, seed) for name, (process, *_) in methods.items()}
-    for name, scheduler in schedulers.items():
-        network = methods[name][1]
-        assert network is not None
-        rows[f"{name}\nsampling"] = _sampled(scheduler, network, pair, steps, seed)
+    sampling = any(network is not None for _, network, _ in methods.values())
+    rows: dict[str, dict[float, Tensor] | str] = {}
+    for name, (process, network, information) in methods.items():
+        rows[f"{name}\nforward law"] = _forward(process, pair, seed)
+        if sampling:
+            rows[f"{name}\nsampling"] = _sampled(process, network, information, pair, steps, seed)
     figure = Figure(figsize=(1.75 * (len(TIMES) + 2), 1.95 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), len(TIMES) + 2, squeeze=False)
     top = float(np.percentile(_picture(pair.x0), 99.8)) or 1.0
     for line, (name, states) in enumerate(rows.items()):
+        axes[line][0].set_ylabel(name, fontsize=8)
+        if isinstance(states, str):
+            _say(axes[line], states)
+            continue
         columns = {"truth": pair.x0, "mu": pair.mu, **{f"t = {t:g}": states[t] for t in TIMES}}
         for axis, (title, image) in zip(axes[line], columns.items(), strict=True):
             drawn = (view(_picture(image)) / top).clip(0, 1)
@@ -239,16 +242,16 @@ def draw_trajectories(
             axis.set_yticks([])
             if line == 0:
                 axis.set_title(title, fontsize=9)
-        axes[line][0].set_ylabel(name, fontsize=8)
     return figure
 
 
-def _served(process: DiffusionProcess, information: Mapping[str, Any]) -> D3GMScheduler | None:
-    """The scheduler with which a checkpoint's network serves a process; None for a process outside its range of rho."""
-    try:
-        return process_scheduler(process, information)
-    except ValueError:
-        return None
+def _say(axes: Sequence[Axes], reason: str) -> None:
+    """A sentence in place of a row of images."""
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(False)
+    axes[0].text(0.0, 0.5, "\n".join(wrap(reason, 110)), fontsize=8, va="center", transform=axes[0].transAxes)
 
 
 def _forward(process: DiffusionProcess, pair: Pair, seed: int) -> dict[float, Tensor]:
@@ -258,8 +261,21 @@ def _forward(process: DiffusionProcess, pair: Pair, seed: int) -> dict[float, Te
     return {t: mean + std * noise for t, (mean, std) in laws.items()}
 
 
-def _sampled(scheduler: D3GMScheduler, network: nn.Module, pair: Pair, steps: int, seed: int) -> dict[float, Tensor]:
-    """States of sampling at `TIMES`."""
+def _sampled(
+    process: DiffusionProcess,
+    network: nn.Module | None,
+    information: Mapping[str, Any] | None,
+    pair: Pair,
+    steps: int,
+    seed: int,
+) -> dict[float, Tensor] | str:
+    """States of sampling at `TIMES`, or why there are none."""
+    if network is None or information is None:
+        return "No network."
+    try:
+        scheduler = process_scheduler(process, information)
+    except ValueError as error:
+        return str(error)
     seen: dict[float, Tensor] = {}
 
     def keep(step: Step) -> None:

@@ -60,16 +60,19 @@ def test_round_trips_come_back_with_the_network_s_image() -> None:
     assert refused.refused is not None and "was trained for rho" in refused.refused
 
 
-def test_the_forward_law_of_every_process_is_drawn_and_sampling_where_the_network_serves() -> None:
+def test_each_process_has_its_forward_law_and_sampling_or_why_not() -> None:
     methods = {
         "D3GM": (D3GMProcess(), Shift(), INFORMATION),
         "SGM": (VariancePreservingProcess(), Shift(), INFORMATION),
     }
     figure = draw_trajectories(methods, pair(), steps=8)
     labels = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
-    assert labels == ["D3GM\nforward law", "SGM\nforward law", "D3GM\nsampling"]  # like with like, row under row
-    last = figure.axes[20].get_images()[0].get_array()  # the result, over the truth's range
+    assert labels == ["D3GM\nforward law", "D3GM\nsampling", "SGM\nforward law", "SGM\nsampling"]  # like beside like
+    last = figure.axes[13].get_images()[0].get_array()  # the result, over the truth's range
     assert np.allclose(last, 1.0, atol=1e-3)
+    assert not figure.axes[21].get_images() and "was trained for rho" in figure.axes[21].texts[0].get_text()
+    alone = draw_trajectories({"D3GM": (D3GMProcess(), None, None)}, pair(), steps=8)
+    assert [axis.get_ylabel() for axis in alone.axes if axis.get_ylabel()] == ["D3GM\nforward law"]
     turned = draw_trajectories(methods, pair(), steps=8, view=lambda image: image.T[::-1])
     first, drawn = (each.axes[1].get_images()[0].get_array() for each in (figure, turned))
     assert np.array_equal(np.asarray(first).T[::-1], drawn)
