@@ -46,6 +46,8 @@ autodoc_typehints_format = "short"
 
 html_theme = "furo"
 html_title = f"monai_d3gm {release}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 
 def escape_mathematics(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
