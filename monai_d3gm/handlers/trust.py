@@ -32,6 +32,7 @@ from monai_d3gm.trust.calibration import (
     ContrastCalibration,
     calibrated,
     comparable,
+    condition_of,
     contrast_of_input,
     parameters_of_input,
     spread_of,
@@ -214,6 +215,13 @@ class TrustCheck:
         self.warnings[source.stem] = [*self._absent, *uncertainty.warnings, *self._far(volume)]
         for warning in self.warnings[source.stem]:
             logger.warning("%s: %s", source.path.name, warning)
+
+    def no_intervals(self, source: InputVolume) -> list[str]:
+        """Why an input would get no intervals, asked before it is restored; empty where it would get them."""
+        if self.calibration is None:
+            return ["no intervals: the bundle is not calibrated"]
+        condition, reasons = condition_of(source, self.calibration, weights_hash(self.weights), self.parameters)
+        return reasons if condition is None else []
 
     def _far(self, volume: RestoredVolume) -> list[str]:
         """The reasons why the input is far from the training data or from its own measurement."""

@@ -18,6 +18,9 @@ from monai_d3gm.label.errors import RequestError
 
 __all__ = ["Cancelled", "Job", "Jobs"]
 
+_MOMENT = 10.0
+"""Seconds that running jobs have to end when all are cancelled."""
+
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
@@ -125,9 +128,12 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
         self._closed = False
-        for number in range(workers + 1):
-            name = f"restoration-{number}"
-            threading.Thread(target=self._serve, args=(number == workers,), name=name, daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(number == workers,), name=f"restoration-{number}", daemon=True)
+            for number in range(workers + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(
         self,
@@ -204,12 +210,14 @@ class Jobs:
             job.future.add_done_callback(lambda _: job.clean())
 
     def close(self) -> None:
-        """Cancel all jobs; nothing is taken any more."""
+        """Cancel all jobs, and wait a moment for what runs to end; nothing is taken any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for job in self.all():
             self.remove(job)
+        for thread in self._threads:
+            thread.join(_MOMENT)
 
     def _serve(self, short: bool) -> None:
         while True:

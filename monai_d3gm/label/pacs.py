@@ -15,7 +15,7 @@ from monai_d3gm.data.formats.base import Problem
 from monai_d3gm.data.formats.dicom.web import DicomWeb, DicomWebError, WebSeries
 from monai_d3gm.data.restoration.units import InputUnit, find_units
 from monai_d3gm.label.errors import RequestError
-from monai_d3gm.label.studies import Image, Stored, fingerprint
+from monai_d3gm.label.studies import Image, Stored
 
 __all__ = ["Pacs"]
 
@@ -91,15 +91,11 @@ class Pacs:
             raise RequestError(400, f"series {image.id} cannot be restored: {reasons or 'it has no image'}.")
         return replace(image, unit=units[0])
 
-    def fingerprint(self, image: Image) -> str:
-        """The SHA-256 of the files that were fetched."""
-        return fingerprint(image.unit.files)
-
     def info(self, image: Image) -> dict[str, Any]:
         """What the server says of a series."""
         return {"kind": "dicom", **image.about}
 
-    def stored(self, name: str) -> dict[str, Stored]:
+    def stored(self, image: Image) -> dict[str, Stored]:
         """Nothing: maps are series of their own."""
         return {}
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from monai_d3gm.sde.sampler import Sampler
 
 __all__ = ["OUTPUTS", "ParameterError", "Parameters", "parse_parameters", "settable"]
 
@@ -41,6 +43,12 @@ _BESIDES = (
 
 _SERVERS = ("device",)
 """Keys among the ``parameters`` that are the server's own."""
+
+_SAMPLER = tuple(option.name for option in fields(Sampler) if option.name != "steps")
+"""The options of ``sampler``; its steps are num_inference_steps."""
+
+_MOST_NUMBERS = 100
+"""In the value of an option of the sampler."""
 
 _FOREIGN = ("client_id", "device", "label", "label_info", "label_tag", "logging", "result_dtype", "result_extension")
 """What MONAI Label's own viewers send with every request; nothing here depends on it."""
@@ -74,21 +82,28 @@ class Parameters:
 def settable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a bundle's config that a request may set, with their defaults.
 
-    These are the plain values among its ``parameters``. A default that the config computes is given as None.
+    These are the plain values among its ``parameters``, and the ``sampler`` with the options that the config sets. A
+    default that the config computes is given as None.
 
     >>> settable({"parameters": {"seed": "@seed", "device": "$str(@device)"}, "seed": 0, "weights": "model.pt"})
     {'seed': 0}
+    >>> settable({"sampler": {"_target_": "monai_d3gm.sde.Sampler", "steps": "@num_inference_steps", "eta": 1.0}})
+    {'sampler': {'eta': 1.0}}
     """
     names = [name for name, value in config.get("parameters", {}).items() if value == f"@{name}"]
     names = [name for name in (*names, *_BESIDES) if name in config and name not in _SERVERS]
     defaults = {name: config[name] for name in names if not isinstance(config[name], dict | list)}
-    return {name: None if _is_computed(value) else value for name, value in defaults.items()}
+    plain = {name: None if _is_computed(value) else value for name, value in defaults.items()}
+    if "sampler" in config:
+        given = {name: value for name, value in config["sampler"].items() if name in _SAMPLER}
+        plain["sampler"] = {name: None if _is_computed(value) else value for name, value in given.items()}
+    return plain
 
 
 def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Parameters:
     """Check the parameters of a request against a bundle's config.
 
-    Whether a value is in its range is left to the component that takes it.
+    Whether a value is in its range is left to the component that takes it. Options of the sampler become nested keys.
 
     Args:
         given: the request's ``params``.
@@ -100,12 +115,14 @@ def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Par
     >>> config = {"parameters": {"seed": "@seed"}, "seed": 0}
     >>> parse_parameters({"seed": 3, "output": "std"}, config)
     Parameters(settings={'seed': 3}, output='std', store=False)
+    >>> parse_parameters({"sampler": {"eta": 1.0}}, {"sampler": {}}).settings
+    {'sampler::eta': 1.0}
     >>> parse_parameters({"sead": 3}, config)
     Traceback (most recent call last):
     monai_d3gm.label.parameters.ParameterError: unknown parameter 'sead'; accepted: seed, output, store.
     """
     defaults = settable(config)
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in given.items():
         if name in ("output", "store") or name in _FOREIGN:
             continue
@@ -113,22 +130,48 @@ def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Par
             raise ParameterError(
                 f"unknown parameter {_shown(name)}; accepted: {', '.join((*defaults, 'output', 'store'))}."
             )
-        settings[name] = _checked(name, value, defaults[name])
+        settings |= _options(value) if name == "sampler" else {name: _checked(name, value, defaults[name])}
     output, store = given.get("output"), given.get("store", False)
     if output is not None and output not in OUTPUTS:
         raise ParameterError(f"output is {_shown(output)}; accepted: {', '.join(OUTPUTS)}.")
     if not isinstance(store, bool):
         raise ParameterError(f"store is {_shown(store)}; accepted: true or false.")
-    if output in ("std", "interval") and settings.get("num_samples", defaults.get("num_samples")) == 1:
-        raise ParameterError(f"output is {output!r} of 1 sample; accepted: num_samples above 1.")
+    if output == "std" and settings.get("num_samples", defaults.get("num_samples")) == 1:
+        raise ParameterError("output is 'std' of 1 sample; accepted: num_samples above 1.")
     return Parameters(settings, output, store)
+
+
+def _options(given: Any) -> dict[str, Any]:
+    """Options of the sampler, as keys of a config; `Sampler` checks their values."""
+    if not isinstance(given, dict):
+        raise ParameterError(f"sampler is {_shown(given)}; accepted: a JSON object with {', '.join(_SAMPLER)}.")
+    for name, value in given.items():
+        if name == "steps":
+            raise ParameterError("sampler has the option steps; set num_inference_steps in its place.")
+        if name not in _SAMPLER:
+            raise ParameterError(f"unknown option {_shown(name)} of sampler; accepted: {', '.join(_SAMPLER)}.")
+        numbers = value if isinstance(value, list) else [value]
+        plain = len(numbers) <= _MOST_NUMBERS and all(_is_number(number) for number in numbers)
+        if not (plain or value is None or _is_word(value)):
+            accepted = f"a number, up to {_MOST_NUMBERS} numbers, a word or null"
+            raise ParameterError(f"{name} of sampler is {_shown(value)}; accepted: {accepted}.")
+    return {f"sampler::{name}": value for name, value in given.items()}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that is not too large."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is a plain word."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
     """A value that may go into a config."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    word = isinstance(value, str) and _WORD.fullmatch(value) is not None
-    if number and not abs(value) <= _LARGEST:
+    number, word = _is_number(value), _is_word(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not number:
         raise ParameterError(f"{name} is {_shown(value)}; accepted: a finite number of at most {_LARGEST:g}.")
     if isinstance(default, bool) or name in _TRUTHS:
         accepted, fits = "true or false", isinstance(value, bool)
@@ -160,5 +203,5 @@ def _shown(value: Any) -> str:
 
 
 def _is_computed(value: Any) -> bool:
-    """Whether MONAI would evaluate it."""
-    return isinstance(value, str) and _WORD.fullmatch(value) is None
+    """Whether it is text that MONAI may evaluate."""
+    return isinstance(value, str) and not _is_word(value)

@@ -18,8 +18,8 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +167,37 @@ class Folder:
         return found
 
     def fetch(self, image: Image, folder: Path, report: Callable[[], None] = lambda: None) -> Image:
-        """The image with its files on this machine: as it is."""
-        return image
+        """The image with copies of its files in an empty folder, which stay as they are whoever replaces it meanwhile.
+
+        Args:
+            image: the image.
+            folder: an empty folder.
+            report: called after each file; what it raises ends the copying.
+
+        Raises:
+            RequestError: 409, a file of it is gone.
+        """
+        copies = tuple(folder / path.relative_to(self.root) for path in image.unit.files)
+        try:
+            for path, copy in zip(image.unit.files, copies, strict=True):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+                report()
+        except FileNotFoundError as error:
+            raise RequestError(409, f"image {image.id!r} was removed meanwhile.") from error
+        return replace(image, unit=replace(image.unit, files=copies))
 
     def fingerprint(self, image: Image) -> str:
-        """The SHA-256 of an image as it is now; of several files that of theirs."""
-        with self._guard:
-            return fingerprint(image.unit.files, self._hash)
+        """The SHA-256 of an image as it is now; of several files that of theirs.
+
+        Raises:
+            RequestError: 409, a file of it is gone.
+        """
+        try:
+            with self._guard:
+                return fingerprint(image.unit.files, self._hash)
+        except OSError as error:
+            raise RequestError(409, f"image {image.id!r} was removed meanwhile.") from error
 
     def add(self, name: str, content: Path, info: Mapping[str, Any], *, replace: bool = False) -> str:
         """Put a file into the folder as an image.
@@ -282,34 +306,45 @@ class Folder:
 
     # what is stored with images
 
-    def stored(self, name: str) -> dict[str, Stored]:
+    def stored(self, image: Image) -> dict[str, Stored]:
         """What is stored with an image as it is now, by tag.
 
         Raises:
-            RequestError: 404, there is no such image.
+            RequestError: 409, a file of the image is gone.
         """
-        image = self.image(name)
-        found = {tag: self._valid(image, tag) for tag in self._tags(name)}
+        found = {tag: self._valid(image, tag) for tag in self._tags(image.id)}
         return {tag: stored for tag, stored in found.items() if stored is not None}
 
-    def save(self, name: str, tag: str, content: Path, info: Mapping[str, Any], of: str | None = None) -> None:
-        """Store a file with an image under a tag; what was there is replaced.
+    def save(
+        self,
+        name: str,
+        contents: Mapping[str, Path],
+        info: Mapping[str, Any],
+        *,
+        of: str | None = None,
+        instead_of: Iterable[str] = (),
+    ) -> None:
+        """Store files with an image, each under a tag; what was there is replaced.
 
         Args:
             name: the image's id.
-            tag: the tag.
-            content: the file.
-            info: what is recorded of it.
-            of: the image's fingerprint when the file was made; as it is now if None.
+            contents: the files by their tags.
+            info: what is recorded of each.
+            of: the image's fingerprint when the files were made; as it is now if None.
+            instead_of: what is stored under these tags is removed too.
 
         Raises:
-            RequestError: 400, the tag is none; 403; 404, there is no such image; 409, it was replaced meanwhile.
+            RequestError: 400, a tag is none; 403; 404, there is no such image; 409, it was replaced meanwhile.
         """
-        check_name("tag", tag)
+        for tag in contents:
+            check_name("tag", tag)
         with self._guard:
             self._check_writable()
             image = self.image(name)
-            self._store([self._label(image, tag, content, info, of)])
+            things = [self._label(image, tag, content, info, of) for tag, content in contents.items()]
+            for tag in set(instead_of) - set(contents):
+                self._drop(self._record(name, tag))
+            self._store(things)
 
     def store_restored(
         self, name: str, content: Path, maps: Mapping[str, Path], info: Mapping[str, Any]
@@ -346,7 +381,7 @@ class Folder:
         """
         with self._guard:
             self._check_writable()
-            if tag not in self.stored(name):
+            if tag not in self.stored(self.image(name)):
                 raise RequestError(404, f"nothing is stored with image {name!r} under the tag {tag[:80]!r}.")
             self._drop(self._record(name, tag))
 

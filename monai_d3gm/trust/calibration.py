@@ -310,7 +310,7 @@ def calibrated(
         Intervals and bounds, or none and the reason among its warnings.
     """
     image, spread = volume.images[METHOD], spread_of(volume)
-    condition, reasons = _condition_of(volume.source, calibration, weights, parameters)
+    condition, reasons = condition_of(volume.source, calibration, weights, parameters)
     if condition is None:
         return CalibratedUncertainty(warnings=tuple(reasons))
     scale = volume_scale(image)
@@ -335,10 +335,20 @@ def calibrated(
     return CalibratedUncertainty(half_width, interval, name, bounds["psnr"].coverage, psnr, ssim, tuple(reasons))
 
 
-def _condition_of(
+def condition_of(
     source: InputVolume, calibration: Calibration, weights: str, parameters: Mapping[str, Any]
 ) -> tuple[CalibrationCondition | None, list[str]]:
-    """The condition for an input, and warnings. Measured data can use a condition of simulated data."""
+    """The condition for an input, restored or not. Measured data can use a condition of simulated data.
+
+    Args:
+        source: the input.
+        calibration: of the bundle.
+        weights: SHA-256 of the checkpoint.
+        parameters: of the run.
+
+    Returns:
+        The condition and warnings; or None and the reasons why there are no intervals.
+    """
     known = parameters_of_input(source, parameters)
     wider: list[str] = []
     if (coils := known.get("coils", 1)) != 1:

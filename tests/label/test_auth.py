@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -125,6 +126,21 @@ def test_without_a_good_token_nothing_is_answered(closed: Server, issuer: Issuer
             assert reply.status_code == 401, (words, method, path, reply.text)
     with pytest.raises(client.ServerError, match="401"):
         client.log_in(closed.address, "reader", "wrong")
+
+
+def test_a_token_is_used_as_the_page_shows(closed: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "label.md"
+    (code,) = re.findall(r"^```python\n(token = .*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for shown, here in {
+        '"user", "password"': '"reader", "reader\'s password"',
+        "sub-01_T2w": "small",
+        "mri_sr": "own_bundle",
+    }.items():
+        assert shown in code
+        code = code.replace(shown, here)
+    exec(compile(code, "label.md", "exec"), {"client": client, "server": closed.address})
+    assert (tmp_path / "restored.nii.gz").is_file()
 
 
 def test_roles_decide_what_is_allowed(closed: Server, issuer: Issuer, tmp_path: Path) -> None:

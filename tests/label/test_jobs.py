@@ -118,6 +118,7 @@ def test_closing_cancels_what_runs_and_waits(jobs: Jobs) -> None:
     submitted = [jobs.submit(work, {}) for _ in range(2)]
     assert work.started.wait(10)
     jobs.close()
+    assert [job.state for job in submitted] == ["cancelled", "cancelled"]  # it has ended, not only been told to
     for job in submitted:
         with pytest.raises(Cancelled):
             job.future.result(10)

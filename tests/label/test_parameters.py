@@ -25,6 +25,8 @@ def test_every_bundle_lets_its_parameters_be_set_and_nothing_of_the_servers(name
     defaults = settable(config(name))
     assert {"num_inference_steps", "num_samples", "fidelity", "seed"} <= set(defaults)
     assert not {"device", "weights", "output_dir", "dataset_dir", "inputs", "overwrite", "handlers"} & set(defaults)
+    sampler = defaults.pop("sampler")
+    assert "steps" not in sampler and "_target_" not in sampler and "t_min" in sampler
     assert all(value is None or isinstance(value, bool | int | float | str) for value in defaults.values())
 
 
@@ -33,6 +35,13 @@ def test_values_of_the_configs_kind_pass_unchanged() -> None:
     given |= {"slices": 2, "magnitude": False, "noise_std": 1.5, "frame": 1, "degradation": "blocks", "roi_size": None}
     parsed = parse_parameters({**given, "output": "std", "store": True}, config("mri_sr"))
     assert (parsed.settings, parsed.output, parsed.store) == (given, "std", True)
+
+
+def test_options_of_the_sampler_become_nested_keys_and_one_sample_can_have_intervals() -> None:
+    given = {"sampler": {"eta": [0, 1.6], "grid": "t", "t_first": None, "order": 1}, "output": "interval"}
+    parsed = parse_parameters(given | {"num_samples": 1}, config("mri_sr"))
+    assert parsed.settings == {"num_samples": 1} | {f"sampler::{k}": v for k, v in given["sampler"].items()}  # type: ignore[attr-defined]
+    assert settable(config("mri_recon"))["sampler"]["temperature"] is None  # computed
 
 
 def test_what_viewers_send_with_every_request_is_passed_over() -> None:
@@ -62,7 +71,16 @@ def test_what_viewers_send_with_every_request_is_passed_over() -> None:
         ({"seed": 10**500}, r"seed is 1e\+500; accepted: a finite number of at most 1e\+12"),
         ({"factor": -1e308}, "factor is -1e\\+308; accepted: a finite number"),
         ({"contrast": "x" * 5000}, "contrast is 'x{199}[.]{3}; accepted: a word"),
-        ({"output": "interval", "num_samples": 1}, "output is 'interval' of 1 sample"),
+        ({"eta": 1.0}, "unknown parameter 'eta'; accepted: .*sampler, output, store"),
+        ({"sampler": 3}, "sampler is 3; accepted: a JSON object with solver, order, eta"),
+        ({"sampler": {"steps": 3}}, "sampler has the option steps; set num_inference_steps"),
+        ({"sampler": {"etta": 1}}, "unknown option 'etta' of sampler; accepted: solver, order"),
+        ({"sampler": {"_target_": "os.system"}}, "unknown option '_target_' of sampler"),
+        ({"sampler": {"grid": "$__import__('os')"}}, "grid of sampler is .*; accepted: a number"),
+        ({"sampler": {"eta": [0, "@seed"]}}, "eta of sampler is .*; accepted: a number"),
+        ({"sampler": {"clip": [0, True]}}, "clip of sampler is .*; accepted: a number"),
+        ({"sampler": {"clip": [0] * 101}}, "clip of sampler is .*; accepted: a number, up to 100 numbers"),
+        ({"sampler": {"t_min": float("inf")}}, "t_min of sampler is inf"),
         ({"output": "label"}, "output is 'label'; accepted: restored, std, interval, panel"),
         ({"store": "yes"}, "store is 'yes'; accepted: true or false"),
         ({"output": "std", "num_samples": 1}, "output is 'std' of 1 sample; accepted: num_samples above 1"),
@@ -74,14 +92,18 @@ def test_what_does_not_fit_is_refused_by_name(given: dict[str, Any], words: str)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+known = settable(config("mri_sr"))
+options = st.dictionaries(st.sampled_from([*known.pop("sampler")]), plain | st.lists(plain, max_size=2), max_size=2)
+requests = st.dictionaries(st.sampled_from([*known, "output", "store"]), plain, max_size=4)
 
 
-@given(st.dictionaries(st.sampled_from(sorted(settable(config("mri_sr"))) + ["output", "store"]), plain, max_size=4))
-def test_nothing_that_monai_evaluates_gets_through(request: dict[str, Any]) -> None:
+@given(requests, st.none() | options)
+def test_nothing_that_monai_evaluates_gets_through(request: dict[str, Any], sampler: dict[str, Any] | None) -> None:
     try:
-        parsed = parse_parameters(request, config("mri_sr"))
+        parsed = parse_parameters(request if sampler is None else {**request, "sampler": sampler}, config("mri_sr"))
     except ParameterError:
         return
     assert parsed.output in (None, *OUTPUTS)
     for value in parsed.settings.values():
         assert not isinstance(value, str) or not set(value) & set("$@%#'\"(){}[] /\\")
+        assert not isinstance(value, list) or all(isinstance(number, int | float) for number in value)

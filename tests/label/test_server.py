@@ -50,12 +50,13 @@ def assert_same(path: Path, expected: nibabel.Nifti1Image) -> None:
 
 def test_info_says_what_is_served(server: Server) -> None:
     info = client.info(server.address)
-    assert set(info["models"]) == {"mri_sr", "mri_recon", "own_bundle", "derain"}
+    assert set(info["models"]) == {"mri_sr", "mri_recon", "own_bundle", "derain", "calibrated"}
     config = json.loads((BUNDLES / "mri_sr" / "configs" / "inference.json").read_text())
     model = info["models"]["mri_sr"]
     assert model["type"] == "others" and model["labels"] == []
     for name in ("num_inference_steps", "num_samples", "fidelity", "seed", "factor"):
         assert model["config"][name] == config[name]
+    assert model["config"]["sampler"]["t_min"] == config["sampler"]["t_min"]
     assert "Research use only" in model["description"]
     assert info["datastore"]["total"] >= 2
 
@@ -93,6 +94,40 @@ def test_an_image_of_the_datastore_is_restored_as_by_monai_bundle_run(
     settings = settings | {"output": "std"}
     asked = server.restore(model, tmp_path / "asked.nii.gz", image="sub-01_T1w", parameters=settings)
     assert_same(asked.path, written(expected, "std"))
+
+
+def test_options_of_the_sampler_are_those_of_the_bundle(
+    server: Server, tmp_path: Path, run_bundle: Callable[..., Path]
+) -> None:
+    keys = {"sampler::eta": 1.0, "sampler::order": 1}
+    expected = run_bundle(BUNDLES / "mri_sr", server.studies / "sub-01_T1w.nii.gz", **FAST, **keys)
+    settings = FAST | {"sampler": {"eta": 1.0, "order": 1}}
+    result = server.restore("mri_sr", tmp_path / "served.nii.gz", image="sub-01_T1w", parameters=settings)
+    assert_same(result.path, written(expected, "restored"))
+    recorded = result.details["parameters"]["sampler"]
+    assert recorded["eta"] == 1.0 and recorded["order"] == 1
+
+
+def test_one_sample_has_intervals_where_the_bundle_is_calibrated(server: Server, tmp_path: Path) -> None:
+    """Without an error map or a spread they have one width."""
+    image = client.upload(server.address, write_nifti(tmp_path / "one_T1w.nii.gz", magnitude(36, 30, 2)))
+    options: dict[str, Any] = {"image": image, "parameters": FAST}
+    server.restore("own_bundle", tmp_path / "before.nii.gz", **options)
+    one = {"num_inference_steps": 2, "num_samples": 1, "output": "interval"}
+    result = server.restore("calibrated", tmp_path / "interval.nii.gz", image=image, parameters=one)
+    width = nibabel.load(result.path).get_fdata()
+    assert width.shape == (72, 60, 2) and np.ptp(width) == 0 and width[0, 0, 0] > 0
+    assert result.details["interval"] == {"image": image, "tag": "interval"} and result.details["std"] is None
+    stored = client.download(server.address, tmp_path / "stored.nii.gz", **result.details["interval"])
+    assert stored.read_bytes() == result.path.read_bytes()
+    with pytest.raises(client.ServerError, match="404: nothing is stored"):  # of the first restoration
+        client.download(server.address, tmp_path / "std.nii.gz", image, "std")
+    several = one | {"num_samples": 2}
+    words = (
+        "400: output is 'interval', which there is not for one_T1w.nii.gz: no intervals: calibrated for num_samples 1"
+    )
+    with pytest.raises(client.ServerError, match=words):
+        server.restore("calibrated", tmp_path / "none.nii.gz", image=image, parameters=several)
 
 
 def test_a_file_that_is_sent_is_restored_under_its_name(
@@ -153,6 +188,21 @@ def test_a_photograph_is_restored(server: Server, tmp_path: Path) -> None:
     result = server.restore("derain", tmp_path / "served.png", file=tmp_path / "rain.png", parameters=FAST)
     with Image.open(result.path) as restored:
         assert restored.size == (48, 40) and restored.mode == "RGB"
+
+
+def test_the_client_of_monai_label_is_answered(server: Server, tmp_path: Path) -> None:
+    from monailabel.client import MONAILabelClient
+
+    own = MONAILabelClient(server.address, str(tmp_path))
+    sent = write_nifti(tmp_path / "theirs.nii.gz", magnitude(36, 30, 2))
+    assert own.upload_image(str(sent), "theirs")["image"] == "theirs"
+    assert "theirs" in own.datastore()["objects"]
+    file, told = own.infer("own_bundle", "theirs", FAST)
+    assert nibabel.load(file).shape == (72, 60, 2) and told["std"] == {"image": "theirs", "tag": "std"}
+    assert nibabel.load(own.download_label("theirs", "std")).shape == (72, 60, 2)
+    assert own.save_label("theirs", str(sent), "final", {})["label"] == "theirs"
+    assert own.info()["datastore"]["completed"] >= 1
+    assert own.next_sample("random", {})["id"] in own.datastore()["objects"]
 
 
 def test_results_in_the_datastore_say_what_made_them(server: Server, tmp_path: Path) -> None:
@@ -227,6 +277,8 @@ def requests_that_fail(folder: Path) -> dict[str, tuple[dict[str, Any], int, str
         "out of range": (known | {"params": '{"fidelity": 2}'}, 400, "accepted: a number in [0, 1]"),
         "no factor": (known | {"params": '{"factor": 3}'}, 400, "factor is 3; accepted: 2, 4"),
         "an expression": (known | {"params": '{"plane": "$1/0"}'}, 400, "plane is '$1/0'"),
+        "an option of the sampler": (known | {"params": '{"sampler": {"etta": 1}}'}, 400, "unknown option 'etta'"),
+        "a bad order": (known | {"params": '{"sampler": {"order": 4}}'}, 400, "order is 4; accepted: 1, 2 or 3"),
         "std of one sample": (known | {"params": '{"num_samples": 1, "output": "std"}'}, 400, "num_samples above 1"),
         "no interval": (
             known | {"model": "own_bundle", "params": '{"output": "interval"}'},

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_bundle import magnitude, write_nifti
 
 from monai_d3gm.label.errors import RequestError
-from monai_d3gm.label.studies import Folder, check_name, fingerprint
+from monai_d3gm.label.studies import Folder, Stored, check_name, fingerprint
 
 KINDS = ("nifti", "dicom", "image", "fastmri")
 
@@ -56,13 +56,17 @@ def test_dotted_names_have_ids_of_their_own_and_a_taken_one_is_refused(root: Pat
     assert (root / "1.2.840.A.nii.gz").read_bytes() == before
 
 
+def stored(folder: Folder, name: str) -> dict[str, Stored]:
+    return folder.stored(folder.image(name))
+
+
 def test_a_map_goes_with_the_image_that_it_was_made_of(root: Path, other: Path, std: Path) -> None:
     folder = Folder(root, KINDS)
-    folder.save("small", "std", std, {"seed": 0})
-    assert folder.stored("small")["std"].info == {"seed": 0}
+    folder.save("small", {"std": std}, {"seed": 0})
+    assert stored(folder, "small")["std"].info == {"seed": 0}
     refused(409, folder.add, "small", other, {})
     folder.add("small", other, {}, replace=True)
-    assert folder.stored("small") == {}
+    assert stored(folder, "small") == {}
     assert not list((root / "labels").rglob("*.nii.gz"))
 
 
@@ -70,11 +74,11 @@ def test_a_map_of_an_image_that_was_replaced_behind_the_server_is_not_served(
     root: Path, other: Path, std: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Folder(root, KINDS)
-    folder.save("small", "std", std, {})
+    folder.save("small", {"std": std}, {})
     shutil.copy(other, root / "small.nii.gz")
-    assert folder.stored("small") == {}
+    assert stored(folder, "small") == {}
     assert "labels/std/small.nii.gz was made of another image small; it is not served" in caplog.text
-    assert Folder(root, KINDS).stored("small") == {}
+    assert stored(Folder(root, KINDS), "small") == {}
 
 
 def test_a_map_of_an_image_that_was_replaced_while_it_was_made_is_not_stored(
@@ -83,15 +87,39 @@ def test_a_map_of_an_image_that_was_replaced_while_it_was_made_is_not_stored(
     folder = Folder(root, KINDS)
     before = folder.fingerprint(folder.image("small"))
     folder.add("small", other, {}, replace=True)
-    assert "was replaced meanwhile" in refused(409, folder.save, "small", "std", std, {}, of=before)
-    assert folder.stored("small") == {}
+    assert "was replaced meanwhile" in refused(409, folder.save, "small", {"std": std}, {}, of=before)
+    assert stored(folder, "small") == {}
+
+
+def test_what_is_restored_is_what_was_fetched_whoever_replaces_it(root: Path, other: Path, tmp_path: Path) -> None:
+    """Replaced and replaced back, an image looks untouched: what was read between must not be of the other one."""
+    folder = Folder(root, KINDS)
+    image, before = folder.image("small"), (root / "small.nii.gz").read_bytes()
+    fetched = folder.fetch(image, tmp_path / "fetched")
+    shutil.copy(other, root / "small.nii.gz")
+    assert fetched.unit.files[0].read_bytes() == before != other.read_bytes()
+    assert fingerprint(fetched.unit.files) != folder.fingerprint(image)
+    (root / "small.nii.gz").write_bytes(before)
+    assert fingerprint(fetched.unit.files) == folder.fingerprint(image)
+    (root / "small.nii.gz").unlink()
+    assert "was removed meanwhile" in refused(409, folder.fetch, image, tmp_path / "gone")
+
+
+def test_the_maps_of_an_image_are_of_one_restoration(root: Path, other: Path, std: Path) -> None:
+    """The second restoration makes an interval alone: the standard deviation of the first does not stay beside it."""
+    folder = Folder(root, KINDS)
+    maps = ("std", "interval")
+    folder.save("small", {"std": std, "interval": std, "seg": std}, {"seed": 0}, instead_of=maps)
+    assert set(stored(folder, "small")) == {"std", "interval", "seg"}
+    folder.save("small", {"interval": other}, {"seed": 1}, instead_of=maps)
+    assert {tag: each.info["seed"] for tag, each in stored(folder, "small").items()} == {"interval": 1, "seg": 0}
 
 
 def test_a_map_that_is_not_the_recorded_one_is_not_served(root: Path, other: Path, std: Path) -> None:
     folder = Folder(root, KINDS)
-    folder.save("small", "std", std, {})
+    folder.save("small", {"std": std}, {})
     shutil.copy(other, root / "labels" / "std" / "small.nii.gz")
-    assert Folder(root, KINDS).stored("small") == {}
+    assert stored(Folder(root, KINDS), "small") == {}
 
 
 def test_killed_at_any_step_of_a_store_nothing_is_mixed_up(
@@ -99,7 +127,7 @@ def test_killed_at_any_step_of_a_store_nothing_is_mixed_up(
 ) -> None:
     """What is on the disk at each change of a file's name and of a copy is what a kill there would leave."""
     folder = Folder(root, KINDS)
-    folder.save("small", "std", std, {"of": "the first"})
+    folder.save("small", {"std": std}, {"of": "the first"})
     left: list[Path] = []
 
     def snapshot() -> None:
@@ -114,7 +142,7 @@ def test_killed_at_any_step_of_a_store_nothing_is_mixed_up(
     os_replace = os.replace
     monkeypatch.setattr(os, "replace", replace)
     folder.add("small", other, {"of": "the second"}, replace=True)
-    folder.save("small", "std", other, {"of": "the second"})
+    folder.save("small", {"std": other}, {"of": "the second"})
     folder.store_restored("small_restored", other, {"std": std}, {"of": "the second"})
     monkeypatch.undo()
     assert len(left) == 16  # two for each of four things and their records
@@ -122,9 +150,9 @@ def test_killed_at_any_step_of_a_store_nothing_is_mixed_up(
     for place in left:
         after = Folder(place, KINDS)
         first = (place / "small.nii.gz").read_bytes() != other.read_bytes()
-        for stored in after.stored("small").values():
-            assert stored.path.read_bytes() == (std if first else other).read_bytes()
-            assert stored.info == {"of": "the first" if first else "the second"}
+        for each in stored(after, "small").values():
+            assert each.path.read_bytes() == (std if first else other).read_bytes()
+            assert each.info == {"of": "the first" if first else "the second"}
             seen.add(first)
         if "small_restored" in after.images():
             assert after.info(after.image("small_restored"))["of"] == "the second"
@@ -138,7 +166,7 @@ def test_what_is_recorded_outlives_the_server(root: Path, other: Path, std: Path
     Folder(root, KINDS).store_restored("small_restored", other, {"std": std}, made)
     again = Folder(root, KINDS)
     assert made.items() <= again.info(again.image("small_restored")).items()
-    assert again.stored("small_restored")["std"].info == made
+    assert stored(again, "small_restored")["std"].info == made
 
 
 def test_a_damaged_record_is_said_and_mended(
@@ -149,11 +177,11 @@ def test_a_damaged_record_is_said_and_mended(
         record.write_text(record.read_text()[:20])
     folder = Folder(root, KINDS)
     assert "is damaged" in caplog.text
-    assert sorted(folder.images()) == ["a", "small"] and folder.stored("a") == {}
+    assert sorted(folder.images()) == ["a", "small"] and stored(folder, "a") == {}
     assert "model" not in folder.info(folder.image("a"))
     caplog.clear()
-    folder.save("a", "std", std, {"seed": 1})
-    assert Folder(root, KINDS).stored("a")["std"].info == {"seed": 1} and not caplog.text
+    folder.save("a", {"std": std}, {"seed": 1})
+    assert stored(Folder(root, KINDS), "a")["std"].info == {"seed": 1} and not caplog.text
 
 
 def test_series_are_images_by_their_uid_wherever_they_lie(root: Path, tmp_path: Path) -> None:
@@ -183,21 +211,21 @@ def test_what_is_no_input_or_has_a_bad_name_leaves_no_file(root: Path, tmp_path:
     refused(400, folder.add_series, "text", tmp_path / "studies" / "..")
     for name in ("a\nb", "a\x00b", "../a", "a/b", ".a", "", "x" * 300, "a\\b", " a"):
         refused(400, folder.add, name, other, {})
-        refused(400, folder.save, "small", name, other, {})
-    refused(404, folder.save, "absent", "std", other, {})
+        refused(400, folder.save, "small", {name: other}, {})
+    refused(404, folder.save, "absent", {"std": other}, {})
     assert [path for path in sorted(root.rglob("*")) if path.is_file()] == [path for path in before if path.is_file()]
 
 
 def test_a_folder_that_is_read_only_is_served_and_not_changed(root: Path, other: Path, std: Path) -> None:
-    Folder(root, KINDS).save("small", "std", std, {})
+    Folder(root, KINDS).save("small", {"std": std}, {})
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     folder = Folder(root, KINDS, read_only=True)
-    assert "std" in folder.stored("small")
+    assert "std" in stored(folder, "small")
     refused(403, folder.add, "new", other, {})
     refused(403, folder.remove, "small")
-    refused(403, folder.save, "small", "std", other, {})
+    refused(403, folder.save, "small", {"std": other}, {})
     shutil.copy(other, root / "small.nii.gz")
-    assert folder.stored("small") == {}
+    assert stored(folder, "small") == {}
     assert {path for path in root.rglob("*") if path.is_file()} == set(before)
 
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ from monai_d3gm.data.formats.base import FORMATS, stem_of
 from monai_d3gm.data.formats.registry import format_of, titles
 from monai_d3gm.data.restoration.units import InputUnit, find_units
 from monai_d3gm.label.app.datastore import Datastore
-from monai_d3gm.label.app.task import RestorationTask, Result
+from monai_d3gm.label.app.task import Request, RestorationTask, Result
 from monai_d3gm.label.archive import is_zip, unpack
 from monai_d3gm.label.cost import physical_memory
 from monai_d3gm.label.errors import RequestError
 from monai_d3gm.label.jobs import Job, Jobs
 from monai_d3gm.label.pacs import Pacs
-from monai_d3gm.label.parameters import Parameters
-from monai_d3gm.label.studies import Folder, Image
+from monai_d3gm.label.studies import Folder, Image, fingerprint
 
 __all__ = ["DEFAULTS", "RestorationApp"]
 
@@ -52,8 +52,8 @@ _MOST_PLACES = 1000
 _TOLD = 20
 """Files that are named, when the server starts, as not to be served."""
 
-_STD = "std"
-"""The tag under which the standard deviation is stored."""
+_MAPS = ("std", "interval")
+"""The maps that are stored with an image, each under its name as a tag; together they are of one restoration."""
 
 
 class RestorationApp(MONAILabelApp):
@@ -172,23 +172,21 @@ class RestorationApp(MONAILabelApp):
         task = self._tasks.get(model)
         if task is None:
             raise RequestError(404, f"no model {model[:80]!r}; there are: {', '.join(self._tasks)}.")
-        image = self.images.image(source) if isinstance(source, str) else None
         parameters = task.check(given)
-        problems: dict[str, str] = {}
-        if image is not None:
-            name, units = image.stem, [image.unit]
+        if isinstance(source, str):
+            image = self.images.image(source)
+            request = Request(image.stem, [image.unit], {}, parameters, folder)
         else:
-            assert isinstance(source, Path)
-            name = source.stem if is_zip(source) else stem_of(source)
-            units, problems = self._sent(source, folder / "unpacked", task)
-        short = self._check_inputs(task, units, parameters)
-        stored = self._stored_name(image, name, units, parameters)
-
-        def work(job: Job) -> Result:
-            return self._restore(task, image, units, problems, parameters, folder, name, stored, job)
-
-        about = {"model": model, "image": source if isinstance(source, str) else source.name}
-        return self.jobs.submit(work, about, short=short, clean=lambda: shutil.rmtree(folder, ignore_errors=True))
+            image, name = None, source.stem if is_zip(source) else stem_of(source)
+            request = Request(name, *self._sent(source, folder / "unpacked", task), parameters, folder)
+        short = self._check_inputs(task, request)
+        stored = self._stored_name(image, request)
+        return self.jobs.submit(
+            lambda job: self._restore(task, request, image, stored, job),
+            {"model": model, "image": source if isinstance(source, str) else source.name},
+            short=short,
+            clean=lambda: shutil.rmtree(folder, ignore_errors=True),
+        )
 
     def _sent(self, file: Path, folder: Path, task: RestorationTask) -> tuple[list[InputUnit], dict[str, str]]:
         """The inputs in a file that was sent, and what in it is none."""
@@ -215,8 +213,9 @@ class RestorationApp(MONAILabelApp):
             raise RequestError(400, f"{file.name}: nothing in it can be restored: {reasons or 'it is empty'}.")
         return units, problems
 
-    def _check_inputs(self, task: RestorationTask, units: list[InputUnit], parameters: Parameters) -> bool:
+    def _check_inputs(self, task: RestorationTask, request: Request) -> bool:
         """Refuse the only input by its headers; return whether the request is short."""
+        units, parameters = request.units, request.parameters
         if not units[0].files:  # in a PACS
             return False
         pixels, refused = 0, None
@@ -232,10 +231,9 @@ class RestorationApp(MONAILabelApp):
             raise refused
         return pixels <= self._short
 
-    def _stored_name(
-        self, image: Image | None, name: str, units: list[InputUnit], parameters: Parameters
-    ) -> str | None:
+    def _stored_name(self, image: Image | None, request: Request) -> str | None:
         """The id, or for a series the folder, under which the restored image is to be stored; None for not at all."""
+        name, units, parameters = request.name, request.units, request.parameters
         if not parameters.store:
             return None
         if len(units) > 1:
@@ -255,58 +253,40 @@ class RestorationApp(MONAILabelApp):
         return stored
 
     def _restore(
-        self,
-        task: RestorationTask,
-        image: Image | None,
-        units: list[InputUnit],
-        problems: Mapping[str, str],
-        parameters: Parameters,
-        folder: Path,
-        name: str,
-        stored: str | None,
-        job: Job,
+        self, task: RestorationTask, request: Request, image: Image | None, stored: str | None, job: Job
     ) -> Result:
         """Restore, and store what is to be stored."""
         of = None
         if image is not None:
-            (folder / "fetched").mkdir()
-            image = self.images.fetch(image, folder / "fetched", lambda: job.report(0.0))
-            units, of = [image.unit], self.images.fingerprint(image)
-        (folder / "results").mkdir()
+            place = request.folder / "fetched"
+            place.mkdir()
+            unit = self.images.fetch(image, place, lambda: job.report(0.0)).unit
+            request, of = replace(request, units=[unit]), fingerprint(unit.files)
         try:
-            result = task(
-                {
-                    "units": units,
-                    "problems": problems,
-                    "name": name,
-                    "folder": folder / "results",
-                    "parameters": parameters,
-                    "report": job.report,
-                }
-            )
+            result = task(request, job.report)
         finally:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        if image is not None and self.images.fingerprint(image) != of:
+        if image is not None and isinstance(self.images, Folder) and self.images.fingerprint(image) != of:
             raise RequestError(409, f"image {image.id!r} was replaced while it was restored.")
-        result.details |= {"stored": None, "std": None}
         about = {
             "model": task.root.name,
-            "of": image.id if image is not None else name,
+            "of": image.id if image is not None else request.name,
             "weights": result.details["checkpoint"]["sha256"],
             "parameters": result.details["parameters"],
             "warnings": result.details["warnings"],
             "versions": result.details["versions"],
         }
-        std = result.single(_STD)
+        maps = {tag: path for tag in _MAPS if (path := result.single(tag)) is not None}
+        home: dict[str, Any] = {"image": None, "tags": []}
         if stored is not None:
             restored = result.single("restored")
             assert restored is not None
-            maps = {tag: path for tag in (_STD, "interval") if (path := result.single(tag)) is not None}
             home = self.images.store_restored(stored, restored, maps, about)
-            result.details["stored"] = home["image"]
-            result.details["std"] = {"image": home["image"], "tag": _STD} if _STD in home["tags"] else None
-        elif image is not None and std is not None and not self.images.read_only:
-            self.images.save(image.id, _STD, std, about, of)
-            result.details["std"] = {"image": image.id, "tag": _STD}
+        elif image is not None and maps and not self.images.read_only:
+            self.images.save(image.id, maps, about, of=of, instead_of=_MAPS)
+            home = {"image": image.id, "tags": [*maps]}
+        result.details["stored"] = home["image"] if stored is not None else None
+        for tag in _MAPS:
+            result.details[tag] = {"image": home["image"], "tag": tag} if tag in home["tags"] else None
         return result

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from monai_d3gm.label.errors import RequestError
 from monai_d3gm.label.pacs import Pacs
-from monai_d3gm.label.studies import Folder
+from monai_d3gm.label.studies import Folder, Stored
 
 __all__ = ["Datastore"]
 
@@ -23,8 +26,9 @@ class Datastore:
 
     def status(self) -> dict[str, Any]:
         """How many images there are, and how many have something stored under each tag."""
-        tags = Counter(tag for name in self.list_images() for tag in self.studies.stored(name))
-        return {"total": len(self.list_images()), "completed": tags["final"], "label_tags": dict(tags)}
+        stored = self._stored()
+        tags = Counter(tag for each in stored.values() for tag in each)
+        return {"total": len(stored), "completed": tags["final"], "label_tags": dict(tags)}
 
     def list_images(self) -> list[str]:
         """The ids of all images."""
@@ -32,7 +36,7 @@ class Datastore:
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         """The ids of the images that have nothing stored under the tag ``final``."""
-        return [name for name in self.list_images() if "final" not in self.studies.stored(name)]
+        return [name for name, stored in self._stored().items() if "final" not in stored]
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image."""
@@ -44,11 +48,18 @@ class Datastore:
 
     def json(self) -> dict[str, Any]:
         """All images with what is stored with them, in MONAI Label's form."""
-        objects = {
-            image.id: {
-                "image": {"info": self.studies.info(image)},
-                "labels": {tag: {"info": stored.info} for tag, stored in self.studies.stored(image.id).items()},
-            }
-            for image in self.studies.images().values()
-        }
+        objects = {}
+        for image in self.studies.images().values():
+            with suppress(RequestError):  # it was removed meanwhile
+                info, stored = self.studies.info(image), self.studies.stored(image)
+                labels = {tag: {"info": each.info} for tag, each in stored.items()}
+                objects[image.id] = {"image": {"info": info}, "labels": labels}
         return {"name": "monai_d3gm", "description": str(self.studies.root), "objects": objects}
+
+    def _stored(self) -> dict[str, Mapping[str, Stored]]:
+        """What is stored with each image, by id."""
+        found: dict[str, Mapping[str, Stored]] = {}
+        for image in self.studies.images().values():
+            with suppress(RequestError):  # it was removed meanwhile
+                found[image.id] = self.studies.stored(image)
+        return found

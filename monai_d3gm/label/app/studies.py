@@ -51,6 +51,7 @@ def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
     return app.datastore().json() if output == "all" else app.datastore().status()
 
 
+@studies_routes.put("/", dependencies=_writer, include_in_schema=False)  # where MONAI Label's own client sends images
 @studies_routes.put("/image", dependencies=_writer)
 def add_image(
     file: Annotated[UploadFile, File()],
@@ -152,7 +153,7 @@ def save_label(
     app, info = the_app(), parsed("params", params)
     check_name("tag", tag)
     with _scratch() as folder:
-        app.images.save(image, tag, received(label, folder / "input"), info)
+        app.images.save(image, {tag: received(label, folder / "input")}, info)
     return {"image": image, "label": image}
 
 
@@ -164,7 +165,8 @@ def remove_label(id: str, tag: str) -> dict[str, Any]:
 
 
 def _stored(name: str, tag: str) -> Any:
-    stored = the_app().images.stored(name).get(tag)
+    images = the_app().images
+    stored = images.stored(images.image(name)).get(tag)
     if stored is None:
         raise RequestError(404, f"nothing is stored with image {name[:200]!r} under the tag {tag[:80]!r}.")
     return stored

@@ -30,9 +30,10 @@ from monai_d3gm.bundle import (
     read_json,
     root_cause,
 )
-from monai_d3gm.data.formats.base import Extent
+from monai_d3gm.data.formats.base import Extent, InputVolume
 from monai_d3gm.data.formats.registry import titles
 from monai_d3gm.data.restoration.units import InputUnit
+from monai_d3gm.handlers.trust import TrustCheck
 from monai_d3gm.handlers.writer import FORMATS
 from monai_d3gm.label.archive import pack
 from monai_d3gm.label.cost import estimate_bytes, estimate_pixels, read_extents
@@ -41,12 +42,31 @@ from monai_d3gm.label.jobs import Cancelled
 from monai_d3gm.label.parameters import OUTPUTS, Parameters, parse_parameters, settable
 from monai_d3gm.networks.checkpoint import load_checkpoint
 
-__all__ = ["RestorationTask", "Result", "told"]
+__all__ = ["Request", "RestorationTask", "Result", "told"]
 
 _EMPTY = "inputs is empty"
 """What a data set says of no inputs, after it has found its options good."""
 
 _RESULT = re.compile(r"_(restored|std|interval|panel)(\.nii\.gz|\.png|\.tif|\.dcm)?$")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be restored, and how.
+
+    Attributes:
+        name: what the results are called by.
+        units: the inputs.
+        problems: by name, why other files that came with them are none.
+        parameters: what was asked for.
+        folder: an empty folder of the request's own; a job removes it.
+    """
+
+    name: str
+    units: Sequence[InputUnit]
+    problems: Mapping[str, str]
+    parameters: Parameters
+    folder: Path
 
 
 @dataclass
@@ -168,8 +188,8 @@ class RestorationTask(InferTask):
             if not str(cause).startswith(_EMPTY):
                 raise cause from error
         if parameters.output == "interval":
-            calibration = self.bundle.get("calibration") and parser.get_parsed_content("calibration")
-            if calibration is None or not Path(str(calibration)).is_file():
+            trust = parser.get_parsed_content("trust") if "trust" in self.bundle else None
+            if trust is None or trust.calibration is None:
                 raise ValueError(
                     f"output is 'interval', which there is not here: bundle {self.root.name} is not calibrated; there "
                     "are: restored, std, panel, all."
@@ -203,28 +223,28 @@ class RestorationTask(InferTask):
         """How many pixels go through the network."""
         return sum(estimate_pixels(extent, {**self.bundle, **parameters.settings}) for extent in extents)
 
-    def __call__(self, request: Mapping[str, Any]) -> Result:
+    def __call__(self, request: Request, report: Callable[[float], None]) -> Result:
         """Restore inputs.
 
         Args:
-            request: ``units``, the inputs; ``problems``, by name why files are none; ``name`` of the results; an empty
-                ``folder`` for them; ``parameters``; and ``report``, a function of the share that is done.
+            request: what is to be restored.
+            report: called with the share that is done.
 
         Raises:
             RequestError: 400, no input can be restored, or there is no such output.
             Cancelled: ``report`` raised it.
         """
-        units: Sequence[InputUnit] = request["units"]
-        parameters: Parameters = request["parameters"]
-        result = Result(request["name"], request["folder"])
+        units, parameters = request.units, request.parameters
+        result = Result(request.name, request.folder / "results")
+        result.folder.mkdir()
         reports: dict[str, Any] = {}
-        problems: dict[str, str] = dict(request["problems"])
+        problems: dict[str, str] = dict(request.problems)
         refused: RequestError | None = None
         for number, unit in enumerate(units):
             folder = result.folder / str(number)
             try:
                 self.check_input(unit, parameters)
-                self._run(unit, parameters, folder, _part(request["report"], number, len(units)))
+                self._run(unit, parameters, folder, _part(report, number, len(units)))
             except RequestError as error:
                 refused = error
                 problems[unit.relative.as_posix()] = error.reason
@@ -265,7 +285,10 @@ class RestorationTask(InferTask):
         try:
             workflow = make_workflow(self.root, INFERENCE, {**parameters.settings, **self._server, **places})
             workflow.initialize()
-            _watch(workflow.parser.get_parsed_content("evaluator"), report)
+            evaluator = workflow.parser.get_parsed_content("evaluator")
+            if parameters.output == "interval":
+                _check_intervals(workflow.parser.get_parsed_content("trust"), evaluator.volumes)
+            _watch(evaluator, report)
             workflow.run()
             workflow.finalize()
         except Exception as error:
@@ -279,6 +302,13 @@ class RestorationTask(InferTask):
 def _part(report: Callable[[float], None], number: int, of: int) -> Callable[[float], None]:
     """Report the share of one of several parts as one of the whole."""
     return lambda share: report((number + share) / of)
+
+
+def _check_intervals(trust: TrustCheck, volumes: Sequence[InputVolume]) -> None:
+    """Refuse a volume for which there are no intervals before it is restored."""
+    for volume in volumes:
+        if reasons := trust.no_intervals(volume):
+            raise ValueError(f"output is 'interval', which there is not for {volume.path.name}: {'; '.join(reasons)}.")
 
 
 def _watch(evaluator: Any, report: Callable[[float], None]) -> None:

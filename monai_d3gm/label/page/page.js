@@ -93,6 +93,8 @@ function showParameters() {
     if (typeof value === "boolean") {
       field = make("select", { name, "data-kind": "truth" }, make("option", { value: "" }, `${value} (default)`),
         make("option", { value: "true" }, "true"), make("option", { value: "false" }, "false"));
+    } else if (value !== null && typeof value === "object") {
+      field = make("input", { name, "data-kind": "object", placeholder: JSON.stringify(value), autocomplete: "off" });
     } else {
       field = make("input", { name, placeholder: value === null ? "" : String(value), autocomplete: "off" });
     }
@@ -107,9 +109,18 @@ function parameters() {
     const text = field.value.trim();
     if (!text) continue;
     if (field.dataset.kind === "truth") given[field.name] = text === "true";
+    else if (field.dataset.kind === "object") given[field.name] = parsed(field.name, text);
     else given[field.name] = Number.isNaN(Number(text)) ? text : Number(text);
   }
   return given;
+}
+
+function parsed(name, text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`${name} is no JSON: ${error.message}`);
+  }
 }
 
 async function start() {
