@@ -103,6 +103,15 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError("JSON that is nested too deeply") from None
 
 
+def one_line(error: BaseException) -> str:
+    """The error's message on one line, or its kind where it has none.
+
+    >>> one_line(ValueError("a\\n  b")), one_line(KeyError())
+    ('a b', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def printable(text: object) -> str:
     """Text for a terminal or a title: control characters and bytes of a name that are no UTF-8 are escaped.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -128,6 +129,16 @@ def monai_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[
         return Run(status, out, err)
 
     return command
+
+
+def d3gm(*arguments: object) -> Run:
+    """The command in this process."""
+    from monai_d3gm.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with logging_kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    return Run(status, out.getvalue(), err.getvalue())
 
 
 def content(folder: Path) -> dict[str, bytes]:

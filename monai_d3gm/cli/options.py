@@ -33,7 +33,7 @@ __all__ = ["add_bundle", "add_options", "before_anything", "given_options", "pri
 MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 AXES = ("phase", "frequency")
 PLANES = ("in", "through")
-FORMATS = ("same", "nifti")
+FORMATS = ("same", "nifti", "dicom")
 
 
 def _slices(text: str) -> str | int:
@@ -63,7 +63,13 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("snr", "snr", {"type": float, "help": "signal to noise of simulated k-space"}),
     ("coils", "coils", {"type": int, "help": "coils of simulated k-space"}),
     ("noise-std", "noise_std", {"type": float, "help": "noise of the measurement, in the file's units"}),
-    ("maps", "maps", {"help": "coil sensitivity maps for the inputs: .npy, .h5 or BART's .cfl"}),
+    ("maps", "maps", {"help": "coil sensitivity maps for the inputs: .npy, .mat, .h5 or BART's .cfl"}),
+    (
+        "mask-file",
+        "mask_file",
+        {"help": "sampling mask for the inputs, in place of a drawn one: such a file too"},
+    ),
+    ("axes", "axes", {"help": "of k-space in NumPy and MATLAB files, such as 'coil read phase'"}),
     ("measurement", "measurement", {"help": "which measurement of raw data that hold several, by name"}),
     ("factor", "factor", {"type": int, "help": "how many times finer the voxels become"}),
     ("plane", "plane", {"choices": PLANES, "help": f"where they do, within slices or across: {' or '.join(PLANES)}"}),
@@ -74,7 +80,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("clean", "clean", {"help": "pattern of the clean photographs' names, such as 'norain/norain-{id}.png'"}),
     ("benchmark", "benchmark", {"help": "a known data set of pairs, such as rain100h or o-haze"}),
     ("split", "split", {"help": "of a known data set: train or test"}),
-    ("format", "format", {"choices": FORMATS, "help": f"of the restored volumes: {' or '.join(FORMATS)}"}),
+    ("format", "format", {"choices": FORMATS, "help": f"of the restored volumes: {', '.join(FORMATS)}"}),
 )
 # flag, key, the value that it sets, help
 _SWITCHES = (

@@ -21,7 +21,7 @@ from monai_d3gm.trust.calibration import CalibratedUncertainty
 
 __all__ = ["FORMATS", "VolumeWriter", "check_outputs"]
 
-FORMATS = ("same", "nifti")
+FORMATS = ("same", "nifti", "dicom")
 """The formats in which a restored volume can be written."""
 
 
@@ -56,7 +56,8 @@ class VolumeWriter:
         output_dir: where to.
         overwrite: replace files that are there (and remove those of an earlier run that are not written again).
         save_h5: also write fastMRI's submission format.
-        format: ``same`` as the input, or ``nifti`` whatever it is.
+        format: ``same`` as the input (of k-space NIfTI), ``nifti`` whatever it is, or ``dicom``, which raw data with
+            the place of the slices and the study in their header allow.
         provenance: what made the images, name -> text, for formats that record it: see `provenance`.
 
     Raises:

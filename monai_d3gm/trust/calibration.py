@@ -407,7 +407,7 @@ def parameters_of_input(source: InputVolume, parameters: Mapping[str, Any]) -> d
     known = {**parameters, "simulated": source.simulated}
     if "coils" in parameters:
         known["coils"] = max(1, source.coils)
-    if source.measured_kspace and (not source.has_truth or "acceleration" in source.attributes):
+    if "acceleration" in source.attributes or (source.measured_kspace and not source.has_truth):
         known["acceleration"] = source.attributes.get("acceleration", "unknown")
     return known
 

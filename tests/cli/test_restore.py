@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -16,28 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bundle import Run, full_kspace, logging_kept, magnitude, write_nifti
+from small_bundle import Run, content, d3gm, full_kspace, magnitude, write_nifti
 
 from monai_d3gm.cli import restore as module
-from monai_d3gm.cli.main import main
 from monai_d3gm.data import write_kspace
 
 COMMAND = Path(sys.executable).with_name("d3gm")
 FAST = ("--steps", "1", "--samples", "1", "--no-baseline", "--device", "cpu")
 NAMES = ("metrics.json", "panel.png", "restored.nii.gz")
-
-
-def d3gm(*arguments: object) -> Run:
-    """The command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with logging_kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([str(argument) for argument in arguments])
-    return Run(status, out.getvalue(), err.getvalue())
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def results(folder: Path) -> set[str]:
@@ -457,7 +441,12 @@ def test_info_imports_nothing_that_a_configuration_names(
 def test_info_as_json(bundle: Path, tmp_path: Path) -> None:
     local = shutil.copytree(bundle, tmp_path / "mri_recon")
     facts = json.loads(d3gm("info", local, "--json").out)
-    assert set(facts["inputs"]) == {"fastMRI k-space", "ISMRMRD raw data", "NIfTI"}
+    assert set(facts["inputs"]) == {
+        "fastMRI k-space",
+        "ISMRMRD raw data",
+        "k-space in NumPy, MATLAB or BART files",
+        "NIfTI",
+    }
     assert facts["defaults"]["num_inference_steps"] == 5 and facts["calibration"] == "none"
     fitted = {"T1W": {"interval": {"coverage": 0.9, "subjects": 6, "q": 2.0}}}
     calibration = {"weights": facts["sha256"], "conditions": [{"parameters": {"acceleration": 4}, "contrasts": fitted}]}

@@ -30,6 +30,7 @@ __all__ = [
     "Format",
     "ImageFormat",
     "InputVolume",
+    "KspaceFileError",
     "KspaceFormat",
     "KspaceReader",
     "MagnitudeVolume",
@@ -116,6 +117,7 @@ class MagnitudeVolume:
         acquired: share of the band that was acquired along axes 0 and 1, as far as the file says.
         original: what the format needs to write a volume like it.
         warnings: what a reader of the result must know.
+        attributes: of the scan, as plain values.
     """
 
     data: NDArray[np.float32] = field(repr=False)
@@ -123,6 +125,11 @@ class MagnitudeVolume:
     acquired: tuple[float, float] = (1.0, 1.0)
     original: Any = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class KspaceFileError(ValueError):
+    """A k-space file cannot be used; the message is one line and names the file, and the slice where it is one."""
 
 
 class KspaceReader(Protocol):
@@ -153,6 +160,8 @@ class KspaceReader(Protocol):
     def attributes(self) -> Mapping[str, Any]: ...
     @property
     def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     def read_kspace(self, index: int) -> torch.Tensor:
         """Slice ``index``: complex64 (H, W) or (coils, H, W)."""
@@ -328,9 +337,10 @@ class OutputFormat(Format):
 
 
 class KspaceFormat(Format):
-    """A format of k-space. Results are written as NIfTI; slices are drawn as they are stored."""
+    """A format of k-space. Results are written as NIfTI or, where the header says enough, as DICOM; slices are drawn as
+    they are stored."""
 
-    conversions = ("nifti",)
+    conversions = ("nifti", "dicom")
 
     @property
     def written_as(self) -> str:
@@ -338,12 +348,13 @@ class KspaceFormat(Format):
         return "nifti"
 
     @abstractmethod
-    def open(self, source: Source, measurement: str | None = None) -> KspaceReader:
+    def open(self, source: Source, *, measurement: str | None = None, axes: str | None = None) -> KspaceReader:
         """Check a file and return a reader of its slices.
 
         Args:
             source: as `find` found it.
             measurement: name of one of several in a file; None for the only one. Formats that hold one ignore it.
+            axes: names of the axes of an array, for formats that do not tell them. Others ignore it.
 
         Raises:
             ValueError: it cannot be used; the message names it.
@@ -358,7 +369,7 @@ class KspaceFormat(Format):
 class VolumeFormat(OutputFormat):
     """A format of magnitude volumes with a place in the world. Slices are drawn in radiological orientation."""
 
-    conversions = ("nifti",)
+    conversions = ("nifti", "dicom")
 
     @abstractmethod
     def read(self, source: Source, frame: int | None = None) -> MagnitudeVolume:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,57 +19,24 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from fastmri.data.mri_data import et_query
 from fastmri.data.transforms import center_crop
 from numpy.typing import ArrayLike, NDArray
 
 from monai_d3gm.consistency.fourier import ifft2c
-from monai_d3gm.data.formats.base import Extent, KspaceFormat, Source
-from monai_d3gm.files import TooLargeError, atomic_path, check_memory
-
-HDF5 = b"\x89HDF\r\n\x1a\n"
-"""The first bytes of an HDF5 file."""
+from monai_d3gm.data.formats.base import Extent, KspaceFileError, KspaceFormat, Source
+from monai_d3gm.data.formats.encoding import EncodingHeader, encoding_header_xml, parse_encoding_header
+from monai_d3gm.data.formats.hdf5 import HDF5, check_stored, small_dataset, stored_dataset
+from monai_d3gm.data.formats.sampling import refine_mask, survey
+from monai_d3gm.files import TooLargeError, atomic_path, check_memory, one_line
 
 RECONSTRUCTIONS = {1: "reconstruction_esc", 2: "reconstruction_rss"}
 """Name of the reference image for one coil and for several."""
-
-_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
-
-_BALANCE = 0.9
-"""Lines are complete where one side of the centre has at least this share of the other's: less is partial Fourier."""
-
-_STRAY = 0.01
-"""The share of zero samples inside the sampled lines up to which they count as measured."""
-
-_SMALL = 1 << 22
-"""Bytes of a header or a mask at most, and of other data that are not compared with what the file stores."""
-
-_MOST_RATIO = 200
-"""The most that measured data can be compressed: noise hardly is, and lines that were not sampled are few."""
 
 _COPIES = 6
 """Arrays of a slice's k-space that lie in memory at once: as read, masked, as images, the coils' maps and so on."""
 
 _SAME_IMAGE = 1e-2
 """A reference that differs by less, relative to its norm, from the image of the data beside it is that image."""
-
-
-class KspaceFileError(ValueError):
-    """A k-space file cannot be used; the message is one line and names the file, and the slice where it is one."""
-
-
-@dataclass(frozen=True)
-class EncodingHeader:
-    """What reconstruction needs of the ISMRMRD header.
-
-    Sizes are (x, y, z) = (readout, phase encoding, partition). Lines ``padding[0]`` to ``padding[1]`` were encoded;
-    those outside are zero in the file. It is None where the header states no limits.
-    """
-
-    encoded_size: tuple[int, int, int]
-    recon_size: tuple[int, int, int]
-    padding: tuple[int, int] | None
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -94,6 +60,7 @@ class KspaceFile:
         has_maps: there are coil sensitivity maps in the file, the dataset ``sensitivity_maps``.
         attributes: the file's attributes as Python scalars and strings.
         warnings: what a reader of the result must know.
+        identity: none: the file does not say where the slices lie.
     """
 
     path: Path
@@ -109,6 +76,7 @@ class KspaceFile:
     has_maps: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -167,167 +135,6 @@ class KspaceFile:
         return data
 
 
-def one_line(error: BaseException) -> str:
-    """The error's message on one line."""
-    return " ".join(str(error).split())
-
-
-def stored_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a dataset that lies in the file itself.
-
-    A link or external storage would make the program read another file that the sender of this one has chosen.
-    """
-    link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise KspaceFileError(f"{path}: {name} is a link; accepted: data stored in the file itself.")
-    data = file[name]
-    if not isinstance(data, h5py.Dataset):
-        raise KspaceFileError(f"{path}: {name} is a group; accepted: a dataset.")
-    if data.external or data.is_virtual:
-        raise KspaceFileError(f"{path}: {name} is stored in another file; accepted: data stored in the file itself.")
-    return data
-
-
-def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
-    """Refuse a dataset that is described and not there, or that would inflate beyond measure.
-
-    HDF5 gives a fill value for what was never written, and inflates a chunk whole.
-    """
-    stored = data.id.get_storage_size()
-    if data.dtype.hasobject:  # lists of varying length, which lie in the file themselves
-        return
-    if data.nbytes > _SMALL and data.nbytes > _MOST_RATIO * stored:
-        raise KspaceFileError(f"{path}: {name} is described with {data.nbytes} bytes; the file has {stored} of it.")
-    if data.chunks is not None:
-        chunk = math.prod(data.chunks) * data.dtype.itemsize
-        check_memory(path, f"a chunk of {name} of {data.chunks}", 2 * chunk)
-
-
-def small_dataset(path: Path, data: h5py.Dataset, name: str) -> Any:
-    """The value of a dataset that has to be small: a header or a mask."""
-    if data.nbytes > _SMALL or data.size > _SMALL:
-        raise KspaceFileError(f"{path}: {name} has {data.nbytes} bytes; accepted: up to {_SMALL}.")
-    return data[()]
-
-
-def is_complete(lines: NDArray[np.bool_]) -> bool:
-    """Whether the lines along an axis have no gap, and nearly as many lie before the centre as after it.
-
-    Zeros at both ends are interpolation. More of them at one end are partial Fourier, which is not complete.
-
-    Args:
-        lines: bool (n,), True where a line was sampled, at least one.
-
-    >>> is_complete(np.array([0, 1, 1, 1, 1, 0], bool)), is_complete(np.array([0, 0, 1, 1, 1, 1], bool))
-    (True, False)
-    """
-    used = np.flatnonzero(lines)
-    before, after = len(lines) // 2 - used[0], used[-1] + 1 - len(lines) // 2
-    return bool(len(used) == before + after and min(before, after) >= _BALANCE * max(before, after))
-
-
-def sampling_pattern(sampled: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """The mask that zeros in k-space tell of: what was not sampled is exactly zero.
-
-    Args:
-        sampled: bool (H, W), True where a sample of any coil is not zero, at least one.
-
-    Returns:
-        None where both axes are complete; bool (W,) where whole columns are missing, (H, 1) where whole rows are, and
-        (H, W) for any other pattern, such as an ellipse or scattered points.
-
-    >>> sampling_pattern(np.ones((4, 6), bool)) is None
-    True
-    >>> sampling_pattern(np.arange(12).reshape(2, 6) % 3 > 0).astype(int)
-    array([0, 1, 1, 0, 1, 1])
-    """
-    rows: NDArray[np.bool_] = np.any(sampled, axis=1)
-    columns: NDArray[np.bool_] = np.any(sampled, axis=0)
-    if sampled[np.ix_(rows, columns)].mean() < 1 - _STRAY:
-        return sampled
-    if is_complete(rows):
-        return None if is_complete(columns) else columns
-    return rows[:, None] if is_complete(columns) else np.outer(rows, columns)
-
-
-def acceleration_of(mask: NDArray[np.bool_]) -> float:
-    """How many times fewer samples a mask has than the matrix that it covers.
-
-    The matrix reaches as far to both sides of the centre as the outermost sample, so that interpolation does not count.
-
-    Args:
-        mask: bool (W,), (H, 1) or (H, W), at least one of them True.
-
-    >>> acceleration_of(np.arange(12) % 4 == 0), acceleration_of(np.outer(np.arange(4) % 2, np.ones(4)) > 0)
-    (4.0, 2.0)
-    """
-    pattern, cells = np.atleast_2d(mask), 1
-    for axis, size in enumerate(pattern.shape):
-        used = np.flatnonzero(pattern.any(axis=1 - axis))
-        cells *= min(size, 2 * int(max(size // 2 - used[0], used[-1] + 1 - size // 2)))
-    return cells / int(pattern.sum())
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """What the zeros of k-space tell.
-
-    Attributes:
-        patterns: the first slice of each pattern, and `sampling_pattern` there.
-        extent: first column that holds samples and the one after the last.
-        empty: the slices that are zero everywhere.
-    """
-
-    patterns: tuple[tuple[int, NDArray[np.bool_] | None], ...]
-    extent: tuple[int, int]
-    empty: tuple[int, ...]
-
-
-def _survey(path: Path, kspace: h5py.Dataset) -> _Survey:
-    """Look at every slice; one that cannot be read is passed over: it is an error when it is read."""
-    patterns: list[tuple[int, NDArray[np.bool_] | None]] = []
-    empty, used = [], np.zeros(kspace.shape[-1], dtype=bool)
-    for index in range(len(kspace)):
-        try:
-            sampled = (kspace[index] != 0).reshape(-1, *kspace.shape[-2:]).any(axis=0)
-        except (OSError, RuntimeError):
-            continue
-        if not sampled.any():
-            empty.append(index)
-            continue
-        found = sampling_pattern(sampled)
-        if not any(np.array_equal(found, known) for _, known in patterns):  # type: ignore[arg-type]  # None == None
-            patterns.append((index, found))
-        used |= sampled.any(axis=0)
-    if len(empty) == len(kspace):
-        raise KspaceFileError(f"{path}: kspace is zero everywhere.")
-    columns = np.flatnonzero(used)
-    extent = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, len(used))
-    return _Survey(tuple(patterns), extent, tuple(empty))
-
-
-def _refine(path: Path, mask: NDArray[np.bool_] | None, seen: _Survey) -> NDArray[np.bool_] | None:
-    """The mask of a file: what its own mask, if any, and the zeros leave.
-
-    Raises:
-        KspaceFileError: nothing is left, or there is no mask and the slices have zeros in different places.
-    """
-    found = seen.patterns[0][1] if len(seen.patterns) == 1 else None
-    if mask is None:
-        if len(seen.patterns) > 1:
-            first, other = (index for index, _ in seen.patterns[:2])
-            raise KspaceFileError(
-                f"{path}: slice {other} has zeros in other places than slice {first}; accepted: the same lines in all."
-            )
-        return found
-    mask = mask.copy()
-    mask[: seen.extent[0]] = mask[seen.extent[1] :] = False
-    mask = mask if found is None else mask & found
-    if not mask.any():
-        raise KspaceFileError(f"{path}: kspace is zero on all lines of the mask.")
-    return mask if mask.ndim == 1 else sampling_pattern(mask)
-
-
 def _is_of_these_data(kspace: NDArray[Any], reference: NDArray[Any]) -> bool:
     """Whether a reference image is, up to a factor, the inverse Fourier transform of the k-space beside it."""
     images = ifft2c(torch.from_numpy(kspace.astype(np.complex64))).abs()
@@ -337,42 +144,6 @@ def _is_of_these_data(kspace: NDArray[Any], reference: NDArray[Any]) -> bool:
     found, stated = center_crop(image, reference.shape).double().numpy(), reference.astype(np.float64)
     factor = (found * stated).sum() / max((found**2).sum(), np.finfo(float).tiny)
     return bool(np.linalg.norm(stated - factor * found) < _SAME_IMAGE * np.linalg.norm(stated))
-
-
-def _parse_header(path: Path, xml: Any) -> EncodingHeader:
-    """Read sizes and padding as ``fastmri.data.mri_data.SliceDataset`` does; limits are optional in the format."""
-    if not isinstance(xml, bytes | str):
-        raise KspaceFileError(f"{path}: ismrmrd_header is no text; accepted: ISMRMRD XML.")
-    text = xml.decode("utf-8", errors="replace") if isinstance(xml, bytes) else xml
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise KspaceFileError(f"{path}: ismrmrd_header declares entities; accepted: plain ISMRMRD XML.")
-
-    def triple(space: str, group: str, kind: type) -> tuple[Any, Any, Any]:
-        x, y, z = (kind(et_query(root, ["encoding", space, group, axis])) for axis in "xyz")
-        return x, y, z
-
-    try:
-        root = ElementTree.fromstring(text)
-        encoded = triple("encodedSpace", "matrixSize", int)
-        recon = triple("reconSpace", "matrixSize", int)
-        extent = triple("reconSpace", "fieldOfView_mm", float)
-        limits = ["encoding", "encodingLimits", "kspace_encoding_step_1"]
-        stated = root.find("/".join(f"{{{_NAMESPACE}}}{name}" for name in limits)) is not None
-        center, last = (int(et_query(root, [*limits, name])) if stated else 0 for name in ("center", "maximum"))
-    except (ElementTree.ParseError, RuntimeError, ValueError) as error:
-        raise KspaceFileError(f"{path}: ismrmrd_header cannot be read: {one_line(error)}") from error
-    if min(encoded + recon) < 1 or not all(np.isfinite(mm) and mm > 0 for mm in extent):
-        raise KspaceFileError(f"{path}: ismrmrd_header gives sizes {encoded}, {recon}, {extent} mm; accepted: above 0.")
-    x, y, z = (mm / size for mm, size in zip(extent, recon, strict=True))
-    if not stated:
-        return EncodingHeader(encoded, recon, None, (x, y, z))
-    left = encoded[1] // 2 - center
-    padding = max(left, 0), min(left + last + 1, encoded[1])
-    if padding[0] >= padding[1]:
-        raise KspaceFileError(
-            f"{path}: ismrmrd_header gives lines 0 to {last} around {center} of {encoded[1]}; accepted: some of them."
-        )
-    return EncodingHeader(encoded, recon, padding, (x, y, z))
 
 
 def _parse_mask(path: Path, data: NDArray[Any], width: int) -> NDArray[np.bool_]:
@@ -440,7 +211,9 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
         return stored_dataset(path, file, name) if file.get(name, getlink=True) is not None else None
 
     header_data, mask_data = optional("ismrmrd_header"), optional("mask")
-    header = None if header_data is None else _parse_header(path, small_dataset(path, header_data, "ismrmrd_header"))
+    header = (
+        None if header_data is None else parse_encoding_header(path, small_dataset(path, header_data, "ismrmrd_header"))
+    )
     mask = None if mask_data is None else _parse_mask(path, small_dataset(path, mask_data, "mask"), columns)
     expected = RECONSTRUCTIONS[2 if coils or RECONSTRUCTIONS[1] not in file else 1]
     reference = optional(expected) if kspace.ndim == 4 or expected == RECONSTRUCTIONS[1] else None
@@ -461,13 +234,13 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
         crop = (columns, columns)
     if crop[0] > rows or 0 in crop:
         raise KspaceFileError(f"{path}: images of {crop[0]} rows do not fit into kspace of shape {kspace.shape}.")
-    seen = _survey(path, kspace)
+    seen = survey(path, len(kspace), columns, lambda index: kspace[index])
     notes, padding = [], seen.extent
     if header is not None and header.padding is not None:
         padding = max(padding[0], header.padding[0]), min(padding[1], header.padding[1])
         if padding[0] >= padding[1]:
             raise KspaceFileError(f"{path}: ismrmrd_header gives the lines {header.padding}, where kspace is zero.")
-    stated, mask = mask, _refine(path, mask, seen)
+    stated, mask = mask, refine_mask(path, mask, seen)
     if stated is None and mask is not None:
         notes.append("no mask: where k-space is exactly zero in all coils and slices it counts as not sampled")
     if mask is not None and reference is not None:
@@ -490,50 +263,6 @@ def _check(path: Path, file: h5py.File) -> KspaceFile:
         warnings=tuple(notes),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
-
-
-def encoding_header_xml(
-    shape: tuple[int, int],
-    recon_size: tuple[int, int],
-    *,
-    padding: tuple[int, int] | None = None,
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> bytes:
-    """Return an ISMRMRD header for Cartesian data: the elements its schema requires and those fastMRI reads.
-
-    Args:
-        shape: rows (readout) and columns (phase encoding) of k-space.
-        recon_size: rows and columns of the final image.
-        padding: first encoded column and the one after the last; all if None.
-        spacing: voxel size of the final image in mm: rows, columns, slices.
-
-    >>> b"encodedSpace" in encoding_header_xml((8, 6), (4, 4))
-    True
-    """
-    left, right = (0, shape[1]) if padding is None else padding
-    if not 0 <= left < right <= shape[1]:
-        raise ValueError(f"padding is {padding}; accepted: two increasing numbers from 0 to {shape[1]}.")
-    ElementTree.register_namespace("", _NAMESPACE)
-    root = ElementTree.Element(f"{{{_NAMESPACE}}}ismrmrdHeader")
-
-    def add(parent: ElementTree.Element, name: str, text: object = None) -> ElementTree.Element:
-        element = ElementTree.SubElement(parent, f"{{{_NAMESPACE}}}{name}")
-        element.text = None if text is None else str(text)
-        return element
-
-    add(add(root, "experimentalConditions"), "H1resonanceFrequency_Hz", 63870000)
-    encoding = add(root, "encoding")
-    for name, size in (("encodedSpace", (*shape, 1)), ("reconSpace", (*recon_size, 1))):
-        space = add(encoding, name)
-        matrix, extent = add(space, "matrixSize"), add(space, "fieldOfView_mm")
-        for axis, count, mm in zip("xyz", size, spacing, strict=True):
-            add(matrix, axis, count)
-            add(extent, axis, count * mm)
-    step = add(add(encoding, "encodingLimits"), "kspace_encoding_step_1")
-    for name, value in (("minimum", 0), ("maximum", right - left - 1), ("center", shape[1] // 2 - left)):
-        add(step, name, value)
-    add(encoding, "trajectory", "cartesian")
-    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def write_kspace(
@@ -648,6 +377,6 @@ class FastMri(KspaceFormat):
             shape = stored_dataset(path, file, "kspace").shape
         return Extent((shape[-2], shape[-1], shape[0]), shape[1] if len(shape) == 4 else 1)
 
-    def open(self, source: Source, measurement: str | None = None) -> KspaceFile:
+    def open(self, source: Source, *, measurement: str | None = None, axes: str | None = None) -> KspaceFile:
         """`open_kspace`; a file holds one measurement."""
         return open_kspace(source.path)

@@ -24,7 +24,8 @@ from nibabel.volumeutils import apply_read_scaling, array_from_file
 from numpy.typing import NDArray
 
 from monai_d3gm.data.formats.base import Extent, InputVolume, MagnitudeVolume, Source, VolumeFormat
-from monai_d3gm.files import TooLargeError, atomic_path, check_memory
+from monai_d3gm.data.formats.sidecar import read_sidecar, sidecar_acquired, sidecar_texts
+from monai_d3gm.files import TooLargeError, atomic_path, check_memory, one_line
 
 _HEADER = 352
 """Bytes that tell a NIfTI file."""
@@ -36,6 +37,9 @@ _PAIR = b"ni1\0"
 _BLOCK = 1 << 20
 _COPIES = 3
 """Arrays of float32 that lie beside the stored voxels at most: the values, their mask, and what is made of them."""
+
+_PHASE = frozenset({"PHASE", "P", "REAL", "R", "IMAGINARY", "I"})
+"""Values of a sidecar's ImageType that are not of a magnitude image."""
 
 _LOOSE_QUATERNION = 1e-3
 """The sum of squares of a stored quaternion may exceed 1 by as much: it was rounded."""
@@ -130,7 +134,7 @@ def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volum
     except (VolumeFileError, TooLargeError):
         raise
     except Exception as error:  # nibabel, zlib and numpy raise many kinds for a damaged file
-        raise VolumeFileError(f"{path}: cannot be read as NIfTI: {' '.join(str(error).split())}") from error
+        raise VolumeFileError(f"{path}: cannot be read as NIfTI: {one_line(error)}") from error
     for note in notes:
         logger.warning("%s: %s.", path, note)
     if not data.size or not data.any():
@@ -187,6 +191,8 @@ def _read_voxels(path: Path, file: Path, header: nibabel.Nifti1Header, index: in
                     raise VolumeFileError(f"{path}: more than {most} bytes follow the voxels.")
     if count > 1:
         logger.warning("%s: 4-D file; volume %d of %d is used.", path, index, count)
+    if np.isinf(header["scl_slope"]):  # NaN and 0 stand for none
+        raise VolumeFileError(f"{path}: scl_slope is {header['scl_slope']}; accepted: a finite number.")
     slope, intercept = header.get_slope_inter()
     data: NDArray[np.float32] = np.array(
         apply_read_scaling(stored, slope if slope is not None else 1.0, intercept or 0.0), dtype=np.float32
@@ -314,7 +320,7 @@ class Nifti(VolumeFormat):
         return Extent((rows, columns, slices))
 
     def read(self, source: Source, frame: int | None = None) -> MagnitudeVolume:
-        """`read_magnitude`; a file of several volumes is refused unless one is chosen."""
+        """`read_magnitude`; a file of several volumes is refused unless one is chosen. What a sidecar says is used."""
         volume = read_magnitude(source.path, frame or 0)
         shape = volume.header.get_data_shape()
         frames = shape[3] if len(shape) == 4 else 1
@@ -327,7 +333,19 @@ class Nifti(VolumeFormat):
         notes = volume.warnings
         if frames > 1:
             notes += (f"4-D file: volume {frame} of {frames} was taken, counted from 0",)
-        return MagnitudeVolume(volume.data, volume.affine, original=header, warnings=notes)
+        fields = read_sidecar(source.path)
+        if _PHASE.intersection(np.atleast_1d(fields.get("ImageType", "")).tolist()):
+            raise VolumeFileError(
+                f"{source.path}: the sidecar says {fields['ImageType']}; accepted: a magnitude image."
+            )
+        return MagnitudeVolume(
+            volume.data,
+            volume.affine,
+            sidecar_acquired(fields, volume.data.shape),
+            original=header,
+            warnings=notes,
+            attributes=sidecar_texts(fields),
+        )
 
     def outputs(self, volume: InputVolume) -> Mapping[str, str]:
         """Volumes, all float32."""

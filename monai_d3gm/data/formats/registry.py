@@ -6,16 +6,18 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from monai_d3gm.data.formats.array_kspace import ArrayKspace
 from monai_d3gm.data.formats.base import FORMATS, Extent, Format, OutputFormat, claimed
 from monai_d3gm.data.formats.dicom.format import Dicom
 from monai_d3gm.data.formats.fastmri import FastMri
 from monai_d3gm.data.formats.images import Images
 from monai_d3gm.data.formats.ismrmrd import Ismrmrd
 from monai_d3gm.data.formats.nifti import Nifti
+from monai_d3gm.files import one_line
 
 __all__ = ["format_of", "names_of", "output_format", "read_extent", "recognise", "titles"]
 
-FORMATS.update({format.name: format for format in (Nifti(), FastMri(), Ismrmrd(), Dicom(), Images())})
+FORMATS.update({format.name: format for format in (Nifti(), FastMri(), Ismrmrd(), ArrayKspace(), Dicom(), Images())})
 
 _START = 1 << 16
 
@@ -56,7 +58,7 @@ def names_of(classes: type[Format] | tuple[type[Format], ...]) -> tuple[str, ...
     Example:
         >>> from monai_d3gm.data.formats.base import KspaceFormat
         >>> names_of(KspaceFormat)
-        ('fastmri', 'ismrmrd')
+        ('fastmri', 'ismrmrd', 'array')
     """
     return tuple(name for name, format in FORMATS.items() if isinstance(format, classes))
 
@@ -104,5 +106,5 @@ def read_extent(path: str | os.PathLike[str]) -> Extent:
     try:
         return format.extent(Path(path))
     except Exception as error:  # the libraries raise many kinds for a damaged file
-        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
+        reason = one_line(error).removeprefix(f"{path}: ")
         raise ValueError(f"{path}: the header cannot be read: {reason}") from error

@@ -22,12 +22,20 @@ from torch.utils.data import Dataset
 from monai_d3gm.consistency.coils import COMPRESS_FROM, prepare_coils, virtual_coils
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.consistency.noise import beside_field, estimate_noise_std, noise_covariance, outer_samples
-from monai_d3gm.data.formats.base import InputVolume, KspaceFormat, KspaceReader, MagnitudeVolume, VolumeFormat
-from monai_d3gm.data.formats.fastmri import KspaceFileError, acceleration_of
-from monai_d3gm.data.formats.maps import open_maps
+from monai_d3gm.data.formats.base import (
+    InputVolume,
+    KspaceFileError,
+    KspaceFormat,
+    KspaceReader,
+    MagnitudeVolume,
+    VolumeFormat,
+)
+from monai_d3gm.data.formats.maps import open_maps, read_mask
 from monai_d3gm.data.formats.nifti import Nifti, VolumeFileError
 from monai_d3gm.data.formats.registry import names_of
+from monai_d3gm.data.formats.sampling import acceleration_of
 from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
+from monai_d3gm.files import one_line
 from monai_d3gm.transforms.kspace import (
     CartesianMaskd,
     CropReadoutd,
@@ -50,9 +58,16 @@ AXES = ("phase", "frequency")
 _SIMULATED = "k-space was simulated from magnitude images; this is not the reconstruction of a scan"
 
 
-def _lacks_rows(file: KspaceReader) -> bool:
+def _lacks_rows(mask: NDArray[np.bool_] | None) -> bool:
     """Whether whole rows were not sampled, so that the readout lies along the columns."""
-    return file.mask is not None and file.mask.shape == (file.shape[0], 1)
+    return mask is not None and mask.ndim == 2 and mask.shape[1] == 1
+
+
+def _leading(mask: NDArray[np.bool_], kspace: torch.Tensor, transposed: bool) -> torch.Tensor:
+    """A mask (W,), (H, 1) or (H, W) as a factor of k-space whose rows and columns are exchanged or not."""
+    plane = torch.from_numpy(np.atleast_2d(mask))
+    plane = plane.mT if transposed else plane
+    return plane.reshape((1,) * (kspace.ndim - 2) + plane.shape)
 
 
 def _coil_word(coils: int) -> str:
@@ -62,14 +77,15 @@ def _coil_word(coils: int) -> str:
 class KspaceSliceDataset(Dataset):
     """Undersampled slices to restore, read when asked for.
 
-    Fully sampled fastMRI files and ISMRMRD raw data are undersampled here; undersampled ones are taken as they are,
-    whether they come with a mask or zeros tell what was not sampled.
+    Fully sampled k-space of fastMRI files, ISMRMRD raw data and arrays is undersampled here; undersampled k-space is
+    taken as it is, whether it comes with a mask or zeros tell what was not sampled.
     NIfTI files are magnitude images: they are cropped to the band that was acquired and k-space is simulated from
     their last axis' slices. The random numbers of a slice depend only on ``seed``, the file's name and the
     slice's number.
 
     A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
-    (1, 1, W); ``phase`` complex64 (H, W) of modulus 1, the phase reference that ``mu`` and ``image`` are divided by;
+    (1, 1, W), (H, W) or (1, H, W) for a pattern along both axes; ``phase`` complex64 (H, W) of modulus 1, the phase
+    reference that ``mu`` and ``image`` are divided by;
     ``mu`` float32 (2, H, W), the phase-constrained estimate of the image; ``zero_filled`` float32 (2, H, W), not
     divided by the phase; ``image`` float32 (2, H, W), the fully sampled complex image (simulated: free of noise), and
     ``reference`` float32 (h, w), the magnitude to compare with, both absent where no truth is known;
@@ -85,7 +101,7 @@ class KspaceSliceDataset(Dataset):
     what was done.
 
     Args:
-        inputs: files or folders of fastMRI .h5, ISMRMRD and NIfTI files; the content decides.
+        inputs: files or folders of fastMRI .h5, ISMRMRD, NumPy, MATLAB, BART and NIfTI files; the content decides.
         acceleration: at least 1.
         mask: one of fastMRI's masks: random, equispaced, equispaced_fraction, magic, magic_fraction.
         axis: "phase" undersamples the columns, "frequency" the rows.
@@ -98,6 +114,9 @@ class KspaceSliceDataset(Dataset):
             several: their exact fit amplifies noise.
         maps: a file of coil sensitivity maps (`monai_d3gm.data.formats.maps`) for all inputs with several coils, in
             place of the file's own ``sensitivity_maps`` or of estimated ones.
+        mask_file: a file with a mask (`monai_d3gm.data.formats.maps.read_mask`) for all inputs, in place of a random
+            one; of k-space that is undersampled already, what lies in it is taken.
+        axes: names of the axes of NumPy and MATLAB arrays (`monai_d3gm.data.formats.array_kspace`).
         slices: "all", how many, evenly spaced, or such as "central:60".
         measurement: name of the measurement to take of ISMRMRD files that hold several.
 
@@ -128,6 +147,8 @@ class KspaceSliceDataset(Dataset):
         coils: int = 1,
         noise_std: float | None = None,
         maps: str | os.PathLike[str] | None = None,
+        mask_file: str | os.PathLike[str] | None = None,
+        axes: str | None = None,
         slices: str | int = "all",
         measurement: str | None = None,
     ) -> None:
@@ -138,9 +159,13 @@ class KspaceSliceDataset(Dataset):
         check_slices(slices)
         if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
             raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
+        if mask_file is not None and axis != "phase":
+            raise ValueError(f"axis is {axis!r} with mask_file, which says what is undersampled; accepted: 'phase'.")
         self.transposed = axis == "frequency"
         self.noise_std = noise_std
         self._maps = None if maps is None else open_maps(maps)
+        self._mask = None if mask_file is None else read_mask(mask_file)
+        self._mask_file = mask_file
         self._wanted = slices
         self._simulate = SimulateKspaced("image", snr=snr, coils=coils, seed=seed)
         self._mask_arguments: dict[str, Any] = {
@@ -157,7 +182,7 @@ class KspaceSliceDataset(Dataset):
         self.volumes: list[InputVolume] = []
         for number, (format, source) in enumerate(self._sources):
             if isinstance(format, KspaceFormat):
-                self._files[number] = format.open(source, measurement)
+                self._files[number] = format.open(source, measurement=measurement, axes=axes)
                 self.volumes.append(self._describe_kspace(number))
             else:
                 self.volumes.append(self._describe_magnitude(number))
@@ -176,7 +201,7 @@ class KspaceSliceDataset(Dataset):
             "num_slices": volume.shape[2],
             "volume": number,
             "affine": torch.from_numpy(volume.affine),
-            "transposed": self.transposed,
+            "transposed": self.transposed or _lacks_rows(self._mask),
         }
         try:
             if number in self._files:
@@ -185,10 +210,35 @@ class KspaceSliceDataset(Dataset):
         except (KspaceFileError, VolumeFileError):
             raise
         except ValueError as error:
-            raise KspaceFileError(f"{volume.path}: slice {slice_number}: {' '.join(str(error).split())}") from error
+            raise KspaceFileError(f"{volume.path}: slice {slice_number}: {one_line(error)}") from error
+
+    def _given_mask(self, path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """The mask of the option, which has to fit an input's rows and columns; None where one is drawn."""
+        mask = self._mask
+        if mask is not None and mask.shape not in ((shape[1],), (shape[0], 1), shape):
+            raise KspaceFileError(
+                f"{path}: the mask {self._mask_file} has shape {mask.shape}; accepted: {(shape[1],)}, "
+                f"{(shape[0], 1)} or {shape}, as the k-space has them."
+            )
+        return mask
+
+    def _pattern(self, file: KspaceReader) -> NDArray[np.bool_] | None:
+        """Where a file's k-space is taken: (W,), (H, 1) or (H, W); None where a mask is drawn."""
+        mask = self._given_mask(file.path, file.shape)
+        if mask is None:
+            return file.mask
+        if mask.shape[-1] > 1:  # what was not encoded is zero
+            columns = np.arange(mask.shape[-1])
+            mask = mask & (columns >= file.padding[0]) & (columns < file.padding[1])
+        mask = mask if file.mask is None else mask & file.mask
+        if not mask.any():
+            raise KspaceFileError(f"{file.path}: kspace is zero on all of the mask {self._mask_file}.")
+        return mask
 
     def _check_mask(self, path: Path, rows: int, columns: int) -> None:
         """Fail now, not at the first slice, where no such mask exists for this number of lines."""
+        if self._given_mask(path, (rows, columns)) is not None:
+            return
         arguments = self._mask_arguments
         try:
             cartesian_mask(
@@ -210,15 +260,17 @@ class KspaceSliceDataset(Dataset):
             )
         origin, attributes = "undersampled here", dict(file.attributes)
         attributes.pop("acceleration", None)  # only a mask tells it
-        if file.mask is None:
+        pattern = self._pattern(file)
+        if pattern is None:
             self._check_mask(file.path, *file.shape)
-        elif self.transposed and not _lacks_rows(file):
+        elif self.transposed and not _lacks_rows(pattern):
             raise KspaceFileError(
                 f"{file.path}: the file has a mask along the phase axis; axis 'frequency' does not fit."
             )
         else:
-            attributes["acceleration"] = round(acceleration_of(file.mask), 3)
-            origin = f"undersampled as acquired, {attributes['acceleration']:.3g}-fold"
+            attributes["acceleration"] = round(acceleration_of(pattern), 3)
+            how = "as acquired" if self._mask is None else f"by the mask {Path(self._mask_file or '').name}"
+            origin = f"undersampled {how}, {attributes['acceleration']:.3g}-fold"
         used = [number for number in range(file.num_slices) if number not in file.empty]
         return InputVolume(
             path=file.path,
@@ -235,6 +287,7 @@ class KspaceSliceDataset(Dataset):
             attributes=attributes,
             origin=f"measured {_coil_word(max(1, file.coils))} k-space, {origin}",
             warnings=file.warnings,
+            original=file.identity,
         )
 
     def _read(self, number: int) -> MagnitudeVolume:
@@ -255,6 +308,9 @@ class KspaceSliceDataset(Dataset):
         if skipped:
             logger.warning("%s: %d of %d slices are zero everywhere; they are skipped.", path, len(skipped), len(used))
         self._check_mask(path, *data.shape[:2])
+        attributes = dict(volume.attributes)
+        if self._mask is not None:
+            attributes["acceleration"] = round(acceleration_of(self._mask), 3)
         return InputVolume(
             path=path,
             stem=source.name,
@@ -267,6 +323,7 @@ class KspaceSliceDataset(Dataset):
             coils=self._coils,
             has_truth=True,
             kept_band=(kept[0], kept[1]),
+            attributes=attributes,
             origin=f"simulated {_coil_word(self._coils)} k-space from magnitude images",
             warnings=(*volume.warnings, _SIMULATED),
             original=volume.original,
@@ -280,11 +337,15 @@ class KspaceSliceDataset(Dataset):
 
     def _simulated(self, item: dict[Any, Any], volume: NDArray[np.float32]) -> dict[Any, Any]:
         magnitude = volume[:, :, item["slice"]]
-        item["image"] = magnitude.T if self.transposed else magnitude
+        item["image"] = magnitude.T if item["transposed"] else magnitude
         item = self._simulate(item)
         item["reference"] = item["image"].norm(dim=0)
         item["crop"] = None
-        item = CartesianMaskd("kspace", **self._mask_arguments)(item)
+        if self._mask is None:
+            item = CartesianMaskd("kspace", **self._mask_arguments)(item)
+        else:
+            item["mask"] = _leading(self._mask, item["kspace"], item["transposed"])
+            item["kspace"] = item["kspace"] * item["mask"]
         item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
         return self._normalize(item)
 
@@ -293,22 +354,21 @@ class KspaceSliceDataset(Dataset):
         reference = file.read_reconstruction(item["slice"])
         maps = self._given_maps(file, item["slice"])
         crop = file.crop
-        item["transposed"] = self.transposed or _lacks_rows(file)
+        pattern = self._pattern(file)
+        item["transposed"] = self.transposed or _lacks_rows(pattern)
         if item["transposed"]:
             full = full.mT
             reference, maps = (None if x is None else x.mT for x in (reference, maps))
             crop = (crop[1], crop[0])
-        mask = None if file.mask is None else torch.from_numpy(np.atleast_2d(file.mask))
         item["kspace"] = full
-        if mask is None:
+        if pattern is None:
             # fastMRI leaves the columns outside the encoded ones out of the mask; they are columns only as stored.
             padding = None if self.transposed else file.padding
             item = CartesianMaskd("kspace", **self._mask_arguments, padding=padding)(item)
         else:
-            mask = mask.mT if item["transposed"] else mask
-            item["mask"] = mask.reshape((1,) * (full.ndim - 2) + mask.shape)
+            item["mask"] = _leading(pattern, full, item["transposed"])
             item["kspace"] = full * item["mask"]
-        separable = mask is None or mask.shape.numel() in mask.shape  # else the rows do not decouple
+        separable = item["mask"].numel() == item["mask"].shape[-1]  # else the rows do not decouple
         # before the crop, which spreads the zeros of an interpolated readout
         noise = beside_field(item["kspace"], crop[0]) if separable else item["kspace"]
         if separable:
@@ -333,7 +393,7 @@ class KspaceSliceDataset(Dataset):
         else:
             white, item["noise_std"] = full, estimate_noise_std(noise) if self.noise_std is None else self.noise_std
         item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
-        if mask is None:
+        if file.mask is None:
             item["image"] = ZeroFilled()(white, item.get("sensitivity_maps"))
             if reference is None:
                 magnitudes = ifft2c(full).abs()

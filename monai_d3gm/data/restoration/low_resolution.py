@@ -283,6 +283,7 @@ class LowResolutionSliceDataset(Dataset):
             has_truth=self.simulate,
             kept_band=cropped.kept_band,
             slice_axis=self.slice_axis,
+            attributes=volume.attributes,
             origin=f"{'simulated' if self.simulate else 'measured'} low resolution: {self._how}",
             warnings=notes,
             original=volume.original,

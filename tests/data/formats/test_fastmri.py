@@ -238,7 +238,10 @@ MALFORMED = {
     "header without sizes": (changed(ismrmrd_header=b"<ismrmrdHeader/>"), "ismrmrd_header cannot be read"),
     "header no text": (changed(ismrmrd_header=3), "ismrmrd_header is no text"),
     "header with entities": (changed(ismrmrd_header=BOMB), "declares entities"),
-    "header of size 0": (changed(ismrmrd_header=encoding_header_xml((16, 12), (0, 12))), "accepted: above 0"),
+    "header of size 0": (
+        changed(ismrmrd_header=encoding_header_xml((16, 12), (0, 12))),
+        "accepted: 1 to 65536, and above 0 mm",
+    ),
     "header of no line": (
         changed(ismrmrd_header=encoding_header_xml((16, 12), (12, 12)).replace(b"<center>6<", b"<center>600<")),
         "lines 0 to 11 around 600 of 12; accepted: some of them",

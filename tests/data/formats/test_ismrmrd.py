@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,12 +15,15 @@ import ismrmrd
 import ismrmrd.xsd as xsd
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
-from small_bundle import Run
+from small_bundle import Run, d3gm, full_kspace
+from xsdata.models.datatype import XmlDate, XmlTime
 
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.data import KspaceSliceDataset
+from monai_d3gm.data.formats.dicom import find_series, read_series
 from monai_d3gm.data.formats.fastmri import KspaceFileError, write_kspace
 from monai_d3gm.data.formats.ismrmrd import IsmrmrdFile, is_ismrmrd, open_ismrmrd
 
@@ -55,6 +60,20 @@ def space(size: Iterable[int], extent: Iterable[float]) -> Any:
     return xsd.encodingSpaceType(matrixSize=xsd.matrixSizeType(**matrix), fieldOfView_mm=xsd.fieldOfViewMm(**mm))
 
 
+IDENTITY: dict[str, Any] = {
+    "subjectInformation": xsd.subjectInformationType(
+        patientName="Test^Oern", patientID="T1", patientBirthdate=XmlDate(1970, 1, 2), patientGender="O"
+    ),
+    "studyInformation": xsd.studyInformationType(
+        studyDate=XmlDate(2020, 1, 2), studyTime=XmlTime(3, 4, 5), studyID="S1", studyInstanceUID="1.2.826.0.1.5"
+    ),
+    "acquisitionSystemInformation": xsd.acquisitionSystemInformationType(
+        systemVendor="ACME", systemModel="Scanner", systemFieldStrength_T=2.9
+    ),
+    "sequenceParameters": xsd.sequenceParametersType(TR=[500.0], TE=[90.0, 100.0], flipAngle_deg=[150.0]),
+}
+
+
 def header(
     encoded: tuple[int, int, int] = (2 * ROWS, COLUMNS, 1),
     recon: tuple[int, int, int] = (ROWS, COLUMNS, 1),
@@ -64,6 +83,7 @@ def header(
     partition: int | None = None,
     trajectory: str = "cartesian",
     calibration: str | None = None,
+    study: bool = False,
 ) -> str:
     limits = {
         f"kspace_encoding_step_{axis}": xsd.limitType(minimum=0, maximum=0, center=value)
@@ -77,7 +97,10 @@ def header(
     return xsd.ToXML(
         xsd.ismrmrdHeader(
             experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=63870000),
-            measurementInformation=xsd.measurementInformationType(patientPosition="HFS", protocolName="t2_tse"),
+            measurementInformation=xsd.measurementInformationType(
+                patientPosition="HFS", protocolName="t2_tse", initialSeriesNumber=7, frameOfReferenceUID="1.2.3.4"
+            ),
+            **(IDENTITY if study else {}),
             encoding=[
                 xsd.encodingType(
                     encodedSpace=space(encoded, encoded_mm),
@@ -563,6 +586,82 @@ def test_fully_sampled_raw_data_are_undersampled_and_compared(tmp_path: Path, ks
     expected = np.sqrt((np.abs(np.fft.fftshift(shifted, (-2, -1))) ** 2).sum(axis=0))[ROWS // 2 : -ROWS // 2]
     own = item["reference"] * item["scale"] * item["intensity"]
     np.testing.assert_allclose(own.numpy(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_empty_slices_of_raw_data_are_skipped(tmp_path: Path, kspace: np.ndarray, bundle: Path) -> None:
+    emptied = kspace + 1e-3 * np.random.default_rng(0).normal(size=kspace.shape)
+    emptied[1] = 0
+    path = write(tmp_path / "raw.h5", header(), lines_of(emptied))
+    volume = KspaceSliceDataset(path).volumes[0]
+    assert volume.skipped == (1,) and volume.slices == (0, 2)
+    run = d3gm("restore", bundle, path, tmp_path / "out", "--quick", "--no-baseline", "--no-progress")
+    assert run.status == 0, run.err
+    restored = nibabel.load(tmp_path / "out" / "raw_restored.nii.gz").get_fdata()
+    assert not restored[..., 1].any() and restored[..., 0].any() and restored[..., 2].any()
+    with pytest.raises(KspaceFileError, match="kspace is zero everywhere"):
+        open_ismrmrd(write(tmp_path / "none.h5", header(), lines_of(0 * kspace)))
+
+
+def test_raw_data_are_restored_as_dicom_where_the_header_allows_it(
+    tmp_path: Path, kspace: np.ndarray, bundle: Path
+) -> None:
+    """The series has the header's study and place, and the values of the NIfTI volume to half a step of 16 bit."""
+    (tmp_path / "in").mkdir()
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(2, *kspace.shape))
+    write(tmp_path / "in" / "raw.h5", header(study=True), lines_of(kspace + noise[0] + 1j * noise[1]))
+
+    for format in ("dicom", "same"):
+        options = ("--format", format, "--steps", 1, "--samples", 2, "--no-baseline", "--no-progress")
+        run = d3gm("restore", bundle, tmp_path / "in", tmp_path / format, *options)
+        assert run.status == 0, run.err
+    found, refused = find_series(tmp_path / "dicom" / "raw_restored")
+    volume = read_series(found[0])
+    nifti = nibabel.load(tmp_path / "same" / "raw_restored.nii.gz")
+    expected = nifti.get_fdata()
+    assert not refused and len(found) == 1
+    np.testing.assert_allclose(volume.data, expected, atol=1.01 * np.ptp(expected) / 131070)
+    np.testing.assert_allclose(volume.affine, nifti.affine, atol=1e-4)
+    image = volume.datasets[0]
+    assert (image.StudyInstanceUID, image.FrameOfReferenceUID, image.SeriesNumber) == ("1.2.826.0.1.5", "1.2.3.4", 7)
+    assert (str(image.PatientName), image.PatientID, image.PatientBirthDate) == ("Test^Oern", "T1", "19700102")
+    assert (image.StudyDate, image.StudyTime[:6], image.EchoTime, image.RepetitionTime) == (
+        "20200102",
+        "030405",
+        90,
+        500,
+    )
+    assert image.ImageType[:2] == ["ORIGINAL", "PRIMARY"] and image.SeriesDescription.endswith("research use only")
+    std = pydicom.dcmread(tmp_path / "dicom" / "raw_std.dcm")
+    assert std.SOPClassUID.name == "Parametric Map Storage" and std.StudyInstanceUID == image.StudyInstanceUID
+    if dciodvfy := shutil.which("dciodvfy"):
+        said = subprocess.run([dciodvfy, found[0].files[0]], capture_output=True, text=True).stderr
+        assert "Error" not in said, said
+
+
+@pytest.mark.parametrize(
+    ("xml", "values", "message"),
+    [
+        (header(), {}, "gives '' for StudyInstanceUID; accepted: raw data that do"),
+        (header(study=True), {"read_dir": 0 * READ}, "gives no place and directions of the slices; accepted"),
+    ],
+)
+def test_raw_data_that_say_too_little_are_not_written_as_dicom(
+    xml: str,
+    values: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    kspace: np.ndarray,
+    bundle: Path,
+) -> None:
+    write(tmp_path / "raw.h5", xml, lines_of(kspace, **values))
+    run = d3gm("restore", bundle, tmp_path / "raw.h5", tmp_path / "out", "--format", "dicom", "--no-progress")
+    assert run.status == 1 and message in run.err and not list((tmp_path / "out").glob("raw*"))
+
+
+def test_a_fastmri_file_says_too_little_for_dicom(tmp_path: Path, bundle: Path) -> None:
+    write_kspace(tmp_path / "a.h5", full_kspace(), recon_size=(32, 24))
+    run = d3gm("restore", bundle, tmp_path / "a.h5", tmp_path / "out", "--format", "dicom", "--no-progress")
+    assert run.status == 1 and "a.h5: the header gives no place" in run.err
 
 
 @pytest.mark.parametrize("interpolated", [1, 2])

@@ -63,32 +63,59 @@ def output_grid(data: NDArray[np.floating], affine: NDArray[np.floating], volume
     Raises:
         DicomError: data or affine are not that.
     """
-    name = volume.source.name
-    if np.ndim(data) != 3 or not np.size(data) or not np.isfinite(data).all():
-        raise DicomError(name, f"data of shape {np.shape(data)}; accepted: three axes of finite numbers.")
-    affine = np.asarray(affine, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not affine[:3, :3].any(axis=0).all():
-        raise DicomError(name, f"affine is {affine.tolist()}; accepted: 4 x 4, from voxels to mm.")
-    lps = LPS_TO_RAS @ affine
-    lengths = np.linalg.norm(lps[:3, :3], axis=0)
-    columns, rows, step = lps[:3, 0] / lengths[0], lps[:3, 1] / lengths[1], lps[:3, 2]
-    if abs(columns @ rows) > SAME_ORIENTATION:
-        raise DicomError(name, "the first two axes of affine are not perpendicular; DICOM has no such images.")
-    source = LPS_TO_RAS @ volume.affine
+    lps = _checked(data, affine, volume.source.name)
+    step, source = lps[:3, 2], LPS_TO_RAS @ volume.affine
     offsets = np.outer(np.arange(data.shape[2]), step)
     same_slices = data.shape[2] == volume.data.shape[2] and np.allclose(step, source[:3, 2], atol=1e-6)
     if same_slices and volume.source.kind != "mosaic":
         positions = np.array([frame.plane.position for frame in volume.source.frames])
         offsets = positions - positions[0]
-    orientation, spacing = (*columns, *rows), (lengths[1], lengths[0])
-    planes = tuple(Plane(tuple(position), orientation, spacing) for position in lps[:3, 3] + offsets)
+    planes = _planes(lps, offsets)
     distance = abs(float(step @ planes[0].normal))
-    if distance <= SAME_ORIENTATION * lengths[2]:
-        raise DicomError(name, "the third axis of affine lies in the plane of the slices.")
     thickness = FrameHeader(volume.datasets[0], volume.source.frames[0].number).number("SliceThickness")
     if not same_slices:
         thickness *= distance / abs(float(source[:3, 2] @ planes[0].normal))
     return Grid(planes, distance, thickness if thickness > 0 else None)
+
+
+def plain_grid(data: NDArray[np.floating], affine: NDArray[np.floating], name: str) -> Grid:
+    """Where the slices of a volume without a source lie: in equal steps, as thick as they are apart.
+
+    Args:
+        data: (X, Y, Z), finite.
+        affine: as of `output_grid`.
+        name: of the volume, for messages.
+
+    Raises:
+        DicomError: data or affine are not that.
+    """
+    lps = _checked(data, affine, name)
+    planes = _planes(lps, np.outer(np.arange(data.shape[2]), lps[:3, 2]))
+    distance = abs(float(lps[:3, 2] @ planes[0].normal))
+    return Grid(planes, distance, distance)
+
+
+def _checked(data: NDArray[np.floating], affine: NDArray[np.floating], name: str) -> NDArray[np.float64]:
+    """The affine in LPS, if DICOM can hold such a volume."""
+    if np.ndim(data) != 3 or not np.size(data) or not np.isfinite(data).all():
+        raise DicomError(name, f"data of shape {np.shape(data)}; accepted: three axes of finite numbers.")
+    affine = np.asarray(affine, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not affine[:3, :3].any(axis=0).all():
+        raise DicomError(name, f"affine is {affine.tolist()}; accepted: 4 x 4, from voxels to mm.")
+    lps: NDArray[np.float64] = LPS_TO_RAS @ affine
+    columns, rows, steps = (lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)).T
+    if abs(columns @ rows) > SAME_ORIENTATION:
+        raise DicomError(name, "the first two axes of affine are not perpendicular; DICOM has no such images.")
+    if abs(steps @ np.cross(columns, rows)) <= SAME_ORIENTATION:
+        raise DicomError(name, "the third axis of affine lies in the plane of the slices.")
+    return lps
+
+
+def _planes(lps: NDArray[np.float64], offsets: NDArray[np.float64]) -> tuple[Plane, ...]:
+    """Slices whose first voxels lie at these offsets, (slices, 3), from the affine's."""
+    lengths = np.linalg.norm(lps[:3, :2], axis=0)
+    orientation, spacing = tuple((lps[:3, :2] / lengths).T.ravel()), (lengths[1], lengths[0])
+    return tuple(Plane(tuple(position), orientation, spacing) for position in lps[:3, 3] + offsets)
 
 
 def check_identity(volume: DicomVolume) -> None:

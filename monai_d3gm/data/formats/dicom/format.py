@@ -13,7 +13,8 @@ from monai_d3gm.data.formats.base import Extent, InputVolume, MagnitudeVolume, P
 from monai_d3gm.data.formats.dicom.derived import check_identity
 from monai_d3gm.data.formats.dicom.headers import DicomError, is_dicom
 from monai_d3gm.data.formats.dicom.parametric_map import write_parametric_map
-from monai_d3gm.data.formats.dicom.reader import read_series
+from monai_d3gm.data.formats.dicom.reader import DicomVolume, read_series
+from monai_d3gm.data.formats.dicom.scan import check_scan, write_scan
 from monai_d3gm.data.formats.dicom.series import find_series
 from monai_d3gm.data.formats.dicom.writer import write_series
 
@@ -23,7 +24,8 @@ _LABELS = {"std": "standard deviation", "interval": "half-width of the interval"
 
 
 class Dicom(VolumeFormat):
-    """DICOM MR series. A restored series is a derived series in a folder, its maps are parametric maps."""
+    """DICOM MR series. A restored series is a derived series in a folder, its maps are parametric maps. Of raw data it
+    is a series of its own, which the maps refer to."""
 
     name = "dicom"
     title = "DICOM"
@@ -70,8 +72,11 @@ class Dicom(VolumeFormat):
         return {"restored": f"{stem}_restored", "std": f"{stem}_std.dcm", "interval": f"{stem}_interval.dcm"}
 
     def check(self, volume: InputVolume) -> None:
-        """`check_identity`: a derived object refers to the study, series and instances of its source."""
-        check_identity(volume.original)
+        """`check_identity`, since a derived object refers to its source; of raw data `check_scan`."""
+        if isinstance(volume.original, DicomVolume):
+            check_identity(volume.original)
+        else:
+            check_scan(volume.path, volume.original if isinstance(volume.original, Mapping) else {})
 
     def write(
         self,
@@ -83,16 +88,20 @@ class Dicom(VolumeFormat):
         provenance: Mapping[str, str],
         overwrite: bool,
     ) -> None:
-        """`write_series` or `write_parametric_map`."""
-        data = volume.as_volume(slices)
-        if what == "restored":
-            write_series(path, data, volume.affine, volume.original, provenance=provenance, overwrite=overwrite)
+        """`write_series` or `write_parametric_map`; of raw data `write_scan`."""
+        data, source = volume.as_volume(slices), volume.original
+        if what == "restored" and isinstance(source, DicomVolume):
+            write_series(path, data, volume.affine, source, provenance=provenance, overwrite=overwrite)
+        elif what == "restored":
+            write_scan(path, data, volume.affine, source, provenance=provenance, overwrite=overwrite)
         else:
+            if not isinstance(source, DicomVolume):
+                source = read_series(find_series(path.with_name(self.outputs(volume)["restored"]))[0][0])
             write_parametric_map(
                 path,
                 data,
                 volume.affine,
-                volume.original,
+                source,
                 label=_LABELS[what],
                 provenance=provenance,
                 overwrite=overwrite,

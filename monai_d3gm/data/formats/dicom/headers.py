@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from monai_d3gm.files import TooLargeError, check_memory, memory_limit
+from monai_d3gm.files import TooLargeError, check_memory, memory_limit, one_line
 
 MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 ENHANCED_MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4.1")
@@ -60,11 +60,6 @@ class DicomError(ValueError):
 
 class ForeignError(DicomError):
     """A DICOM file is sound and no MR image: a segmentation, another modality, a report."""
-
-
-def one_line(error: BaseException) -> str:
-    """Return the error's message on one line, or its kind where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

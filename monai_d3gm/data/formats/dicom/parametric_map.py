@@ -26,10 +26,10 @@ from monai_d3gm.data.formats.dicom.derived import (
     output_grid,
     series_description,
 )
-from monai_d3gm.data.formats.dicom.headers import DicomError, FrameHeader, one_line, quiet
+from monai_d3gm.data.formats.dicom.headers import DicomError, FrameHeader, quiet
 from monai_d3gm.data.formats.dicom.reader import DicomVolume
 from monai_d3gm.data.formats.dicom.uids import derived_uid
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import atomic_path, one_line
 
 _SERIES_OFFSET = 2000
 _CONTENT_LABEL = "UNCERTAINTY"

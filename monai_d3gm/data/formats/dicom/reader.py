@@ -22,8 +22,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from monai_d3gm.data.formats.dicom.decoder import Decoder, decode
-from monai_d3gm.data.formats.dicom.headers import DicomError, FrameHeader, one_line, quiet, read_header, transfer_syntax
+from monai_d3gm.data.formats.dicom.headers import DicomError, FrameHeader, quiet, read_header, transfer_syntax
 from monai_d3gm.data.formats.dicom.series import DicomSeries, mosaic_wrapper
+from monai_d3gm.files import one_line
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from monai_d3gm.data.formats.dicom.derived import MODEL_NAME
-from monai_d3gm.data.formats.dicom.headers import one_line, quiet
+from monai_d3gm.data.formats.dicom.headers import quiet
+from monai_d3gm.files import one_line
 
 __all__ = ["SCHEME", "DicomWeb", "DicomWebError", "WebSeries", "parse_address"]
 

@@ -88,7 +88,7 @@ MR = (
     *("TemporalResolution", "DiffusionBValue"),
 )
 # Type 2: present, empty where unknown.
-_MAY_BE_EMPTY = (
+MAY_BE_EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
     *("ReferringPhysicianName", "AccessionNumber", "PositionReferenceIndicator", "ScanOptions", "MRAcquisitionType"),
     *("RepetitionTime", "EchoTime", "EchoTrainLength", "SliceThickness"),
@@ -104,7 +104,7 @@ _FROM_ENHANCED = {
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredPixels:
     """Pixels to store: uint16 (X, Y, Z), value = stored * slope + intercept; no rescale where these are 1 and 0."""
 
     pixels: NDArray[np.uint16]
@@ -166,10 +166,10 @@ def write_series(
     check_identity(volume)
     grid = output_grid(data, affine, volume)
     stored = _store(np.asarray(data, dtype=np.float64), volume)
-    window = _window(np.asarray(data))
+    window = display_window(np.asarray(data))
     series_uid = object_uid(volume, provenance, suffix)
     target = Path(folder)
-    with _new_folder(target, re.compile(rf"{suffix}_\d+\.dcm"), overwrite) as temporary:
+    with new_folder(target, re.compile(rf"{suffix}_\d+\.dcm"), overwrite) as temporary:
         names = []
         for index in range(len(grid.planes)):
             dataset = _image(index, grid, stored, volume, provenance, series_uid)
@@ -180,24 +180,30 @@ def write_series(
     return [target / name for name in names]
 
 
-def _store(data: NDArray[np.float64], volume: DicomVolume) -> _Stored:
+def _store(data: NDArray[np.float64], volume: DicomVolume) -> StoredPixels:
     low, high = float(data.min()), float(data.max())
     headers = [header_of(k, volume) for k in range(len(volume.source.frames))]
     whole = all(h.number("RescaleSlope", 1.0) == 1 and h.number("RescaleIntercept").is_integer() for h in headers)
     if whole and low > -0.5 and high < 65535.5:
-        return _Stored(np.rint(data).astype(np.uint16), 1.0, 0.0)
+        return StoredPixels(np.rint(data).astype(np.uint16), 1.0, 0.0)
+    return scaled_pixels(data)
+
+
+def scaled_pixels(data: NDArray[np.float64]) -> StoredPixels:
+    """Values scaled to 65535 steps between minimum and maximum."""
+    low, high = float(data.min()), float(data.max())
     slope, intercept = float(decimal((high - low) / 65535 or 1.0)), float(decimal(low))
-    return _Stored(np.rint((data - intercept) / slope).clip(0, 65535).astype(np.uint16), slope, intercept)
+    return StoredPixels(np.rint((data - intercept) / slope).clip(0, 65535).astype(np.uint16), slope, intercept)
 
 
-def _window(data: NDArray[np.floating]) -> tuple[str, str]:
+def display_window(data: NDArray[np.floating]) -> tuple[str, str]:
     """Centre and width of a display window for all slices: from the 1st to the 99.5th percentile."""
     low, high = np.percentile(data, (1, 99.5))
     return decimal((low + high) / 2), decimal(max(high - low, 1e-3))
 
 
 def _image(
-    index: int, grid: Grid, stored: _Stored, volume: DicomVolume, provenance: Mapping[str, str], series_uid: UID
+    index: int, grid: Grid, stored: StoredPixels, volume: DicomVolume, provenance: Mapping[str, str], series_uid: UID
 ) -> FileDataset:
     """The image of one slice."""
     near = nearest_slices(grid.planes[index], volume)
@@ -224,9 +230,9 @@ def _image(
     if volume.data.shape != stored.pixels.shape:
         dataset.DerivationCodeSequence = [code_item("SpatialResampling")]
     _refer(dataset, references(near, volume))
-    _place(dataset, index, grid)
-    _set_pixels(dataset, stored, index)
-    for keyword in _MAY_BE_EMPTY:
+    place_image(dataset, index, grid)
+    set_pixels(dataset, stored, index)
+    for keyword in MAY_BE_EMPTY:
         if keyword not in dataset:
             setattr(dataset, keyword, None)
     return dataset
@@ -270,7 +276,7 @@ def _refer(dataset: Dataset, sources: list[Reference]) -> None:
     dataset.ReferencedSeriesSequence = [series]
 
 
-def _place(dataset: Dataset, index: int, grid: Grid) -> None:
+def place_image(dataset: Dataset, index: int, grid: Grid) -> None:
     """Set the Image Plane module (PS3.3 C.7.6.2)."""
     plane = grid.planes[index]
     dataset.ImagePositionPatient = [decimal(v) for v in plane.position]
@@ -280,7 +286,7 @@ def _place(dataset: Dataset, index: int, grid: Grid) -> None:
     dataset.SliceThickness = None if grid.thickness is None else decimal(grid.thickness)
 
 
-def _set_pixels(dataset: Dataset, stored: _Stored, index: int) -> None:
+def set_pixels(dataset: Dataset, stored: StoredPixels, index: int) -> None:
     """Set the Image Pixel module (PS3.3 C.7.6.3) and, where values were scaled, the rescale (C.11.1)."""
     pixels = np.ascontiguousarray(stored.pixels[:, :, index].T)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -294,7 +300,7 @@ def _set_pixels(dataset: Dataset, stored: _Stored, index: int) -> None:
 
 
 @contextmanager
-def _new_folder(target: Path, replaceable: re.Pattern[str], overwrite: bool) -> Iterator[Path]:
+def new_folder(target: Path, replaceable: re.Pattern[str], overwrite: bool) -> Iterator[Path]:
     """Yield a temporary folder beside ``target`` that takes its place when the block ends without an error."""
     temporary = target.with_name(f".{secrets.token_hex(8)}")
     old = temporary.with_suffix(".old")
