@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -86,6 +86,7 @@ def restore(arguments: argparse.Namespace) -> int:
 
     from monai_d3gm.cli.results import ResultFolder
     from monai_d3gm.data.formats.registry import titles
+    from monai_d3gm.data.formats.sidecar import bids_root
     from monai_d3gm.data.restoration.units import find_units
 
     base = source if source.is_dir() else source.parent
@@ -93,6 +94,9 @@ def restore(arguments: argparse.Namespace) -> int:
     with before_anything():
         kinds = accepted_kinds(root, INFERENCE)
         units, problems = find_units(source, kinds, leave_out=output)
+        bids = source.is_dir() and bids_root(source) == source
+        if bids:
+            units, problems = _anatomy(units, problems, base)
         failed = [problem for problem in problems if problem.failed]
         if not units and not failed:
             raise BundleError(f"{source}: the folder has no input for bundle {root.name}; accepted: {titles(kinds)}.")
@@ -107,6 +111,7 @@ def restore(arguments: argparse.Namespace) -> int:
         dry=arguments.dry_run,
         verbose=arguments.verbose,
         text=sys.stderr if arguments.json else sys.stdout,
+        bids=bids,
     )
     try:
         # the first process keeps other runs out until all processes of this one are done
@@ -114,6 +119,7 @@ def restore(arguments: argparse.Namespace) -> int:
             if shard.first and not run.dry:
                 with before_anything():
                     stack.enter_context(results.lock())
+                    run.describe()
             shard.wait_for_first()
             return _restore_all(run, shard, units, problems, as_json=arguments.json)
     except KeyboardInterrupt:
@@ -145,6 +151,25 @@ def _restore_all(
     if not run.dry:
         run.results.write_summary(summary)
     return 1 if text else 0
+
+
+def _anatomy(
+    units: Sequence[InputUnit], problems: Sequence[Problem], base: Path
+) -> tuple[list[InputUnit], list[Problem]]:
+    """The units of a BIDS data set that are anatomical images of its own; the others are passed over and named."""
+    from monai_d3gm.data.formats.base import Problem
+    from monai_d3gm.data.restoration.derivatives import passed_over
+
+    kept, others = [], []
+    for unit in units:
+        if reason := passed_over(unit.files[0].relative_to(base)):
+            others += [Problem(path, reason, unit.kind) for path in unit.files]
+        else:
+            kept.append(unit)
+    for problem in problems:
+        foreign = passed_over(problem.path.relative_to(base))
+        others.append(problem if foreign is None else replace(problem, failed=False))
+    return kept, others
 
 
 def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,6 +218,7 @@ class _Run:
         dry: restore nothing.
         verbose: print tables.
         text: where lines and tables are printed.
+        bids: the inputs are a BIDS data set, and the results become a derivative one.
     """
 
     root: Path
@@ -203,6 +229,14 @@ class _Run:
     dry: bool
     verbose: bool
     text: TextIO
+    bids: bool
+
+    def describe(self) -> None:
+        """Say what the folder is, where the inputs are a BIDS data set."""
+        from monai_d3gm.data.restoration.derivatives import derivative_description
+
+        if self.bids:
+            self.results.write_description(derivative_description(self.base, self.results.folder, self.root.name))
 
     def pass_over(self, problem: Problem) -> Outcome:
         """The outcome of a file that is in no unit."""
@@ -215,7 +249,9 @@ class _Run:
         name = files[0] if len(files) == 1 else printable(unit.relative.as_posix())
         status: Status = "restored"
         try:
-            origin = {**self.origin, "input": self.results.fingerprint(unit)}
+            origin = {**self.origin, "input": self.results.fingerprint(unit)} | (
+                {"layout": "BIDS"} if self.bids else {}
+            )
             outputs = self.results.made(unit, origin)
             if outputs is None and self.dry:
                 status, outputs = "planned", [f"{unit.relative.name}_*"]
@@ -240,6 +276,8 @@ class _Run:
                 "report": folder / self.results.report(unit),
             }
             run_workflow(self.root, INFERENCE, {**self.settings, **places, "verbose": self.verbose})
+            if self.bids:
+                self._as_derivative(unit, folder)
         if self.verbose:
             text = printed.getvalue().replace(str(folder), str(self.results.place(unit)))
             print("\n".join(map(printable, text.rstrip("\n").split("\n"))), file=self.text)
@@ -247,6 +285,18 @@ class _Run:
         if made is None:
             raise OutputError("the results are gone: another program changed the folder.")
         return made
+
+    def _as_derivative(self, unit: InputUnit, folder: Path) -> None:
+        """Give the results of a BIDS image the names of a derivative, and sidecars."""
+        from monai_d3gm.data.restoration.derivatives import derivative_name, derivative_sidecar
+
+        for file in sorted(folder.glob("*.nii.gz")):
+            name = derivative_name(unit.relative.name, file.name)
+            if name != file.name:
+                what = file.name.removeprefix(f"{unit.relative.name}_").removesuffix(".nii.gz")
+                sidecar = derivative_sidecar(unit.files[0], self.base, what)
+                text = json.dumps(sidecar, indent=2) + "\n"
+                file.rename(folder / name).with_name(name.replace(".nii.gz", ".json")).write_text(text)
 
     def _said(self, unit: InputUnit) -> str:
         """A unit's report in a few words."""

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from monai_d3gm.data.formats.sidecar import DESCRIPTION
+from monai_d3gm.data.restoration.derivatives import BIDS_IGNORE
 from monai_d3gm.data.restoration.units import InputUnit
 from monai_d3gm.files import OutputError, atomic_path, load_json, locked, writable_folder
 
@@ -121,11 +123,29 @@ class ResultFolder:
         Raises:
             OutputError: it cannot be written.
         """
+        self._write_whole({_SUMMARY: _as_json(summary)})
+
+    def write_description(self, description: Mapping[str, Any]) -> None:
+        """Make the folder a derivative BIDS data set: write its description, and what is no part of the standard.
+
+        Raises:
+            OutputError: another program's description is there and is not to be replaced, or it cannot be written.
+        """
+        there = self.folder / DESCRIPTION
+        if there.exists() and not self.overwrite and _read(there) != description:
+            raise OutputError(f"{there} exists and is not of this run; choose another folder, or allow overwriting.")
+        self._write_whole({DESCRIPTION: _as_json(description), ".bidsignore": BIDS_IGNORE})
+
+    def _write_whole(self, texts: Mapping[str, str]) -> None:
+        """Write files of the folder itself, each whole or not at all."""
         for left in (self.folder / ".d3gm").glob("summary.*partial"):
             shutil.rmtree(left, ignore_errors=True)
-        scratch = self.folder / ".d3gm" / f"summary.{self._own}.partial"
-        _write(self.folder / _SUMMARY, summary, writable_folder(scratch))
-        shutil.rmtree(scratch)
+        scratch = writable_folder(self.folder / ".d3gm" / f"summary.{self._own}.partial")
+        try:
+            for name, text in texts.items():
+                _write(self.folder / name, text, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _publish(self, unit: InputUnit, origin: Mapping[str, Any], staged: Path) -> None:
         """Move the results into place. Until the last one is there, the scratch folder marks them as not whole."""
@@ -138,7 +158,7 @@ class ResultFolder:
         for name in {*earlier, *names}:
             _remove(place / name)
         record = {"unit": unit.relative.as_posix(), "origin": origin, "outputs": names}
-        _write(self._record_path(unit), record, staged.parent)
+        _write(self._record_path(unit), _as_json(record), staged.parent)
         for name in names:
             os.replace(staged / name, place / name)
 
@@ -181,10 +201,14 @@ def _read(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _write(target: Path, content: Mapping[str, Any], scratch: Path) -> None:
-    """Write JSON whole or not at all; a kill leaves its remains in the scratch folder."""
+def _as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _write(target: Path, text: str, scratch: Path) -> None:
+    """Write a file whole or not at all; a kill leaves its remains in the scratch folder."""
     with atomic_path(scratch / target.name) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     os.replace(scratch / target.name, target)
 
 
