@@ -21,7 +21,8 @@ __all__ = ["save_panel"]
 _HEIGHT = 3.2
 _GAP, _HEAD, _BETWEEN, _BAR = 0.05, 0.66, 0.25, 0.8
 """Inches: the upper row's height; the gap between images, the space for titles, between the rows, and for the bar."""
-
+_NARROWEST, _WIDEST = 0.4, 4.0
+"""Width over height of a picture, at least and at most; beyond, it is stretched to that."""
 _WINDOW = 99.8
 _SIDES = {
     "left": (0.03, 0.5, "left", "center"),
@@ -44,8 +45,9 @@ def save_panel(
     and the uncertainty. The lower row enlarges the part in which the restoration gained most (without a truth: changed
     most); a frame marks it above. The uncertainty is the calibrated interval or else the standard deviation over
     samples. If the truth is known, the error stands below it, on the same scale in the file's units. The images share
-    one grey scale. Pixels have their physical aspect. The input's format says how a slice is turned and which sides
-    have letters (`View`). Maps of colour images are drawn as the root mean square over the channels.
+    one grey scale. Pixels have their physical aspect, unless a picture would be wider than four times its height or
+    narrower than two fifths of it. The input's format says how a slice is turned and which sides have letters (`View`).
+    Maps of colour images are drawn as the root mean square over the channels.
 
     Args:
         path: the file.
@@ -68,11 +70,12 @@ def save_panel(
     if truth is not None:
         maps["error"] = _size(restored - truth)
     change = _size(restored - degraded) if truth is None else _size(degraded - truth) - _size(restored - truth)
-    window = _largest(change, view.aspect)
-
     rows, columns = restored.shape[:2]
-    width = _HEIGHT * columns / (rows * view.aspect)
-    below = width * view.aspect * (window[0].stop - window[0].start) / (window[1].stop - window[1].start)
+    aspect = float(np.clip(view.aspect, columns / (_WIDEST * rows), columns / (_NARROWEST * rows)))
+    window = _largest(change, aspect)
+    width = _HEIGHT * columns / (rows * aspect)
+    below = width * aspect * (window[0].stop - window[0].start) / (window[1].stop - window[1].start)
+    below = min(max(below, _HEIGHT / 4), _HEIGHT)
     count = len(shown) + bool(maps)
     extent = (count * (width + _GAP) + _GAP + _BAR * bool(maps), _GAP + below + _BETWEEN + _HEIGHT + _HEAD)
     # All places are known: a layout engine would draw the figure once more to find them.
@@ -91,7 +94,7 @@ def save_panel(
     top = float(np.percentile(restored if truth is None else truth, _WINDOW)) or 1.0
     for column, (name, image) in enumerate(shown.items()):
         for axis, part in ((axes[0, column], image), (axes[1, column], image[window])):
-            axis.imshow(part, cmap="gray", vmin=0.0, vmax=top, aspect=view.aspect, interpolation="nearest")
+            axis.imshow(part, cmap="gray", vmin=0.0, vmax=top, aspect=aspect, interpolation="nearest")
         axes[0, column].add_patch(_frame_of(window))
         axes[0, column].set_title(name + _psnr(images[name], images.get("truth")), fontsize=9)
     if maps:
@@ -100,7 +103,7 @@ def save_panel(
             parts.append(parts[0][window])
         limit = float(np.percentile(np.concatenate([part.ravel() for part in parts]), _WINDOW)) or 1.0
         for axis, part in zip(axes[:, -1], parts, strict=True):
-            drawn = axis.imshow(part, cmap="inferno", vmin=0.0, vmax=limit, aspect=view.aspect, interpolation="nearest")
+            drawn = axis.imshow(part, cmap="inferno", vmin=0.0, vmax=limit, aspect=aspect, interpolation="nearest")
         for axis, name in zip(axes[:, -1], maps, strict=False):
             axis.set_title(name, fontsize=9)
         bar = figure.colorbar(

@@ -147,8 +147,18 @@ WHOLE: dict[str, tuple[str, str, Write]] = {
     "tif": ("derain", ".tif", _picture(compression="tiff_adobe_deflate")),
     "plain": ("derain", ".tiff", _picture()),
 }
-CHECKED = {".nii.gz": 10, ".png": 8}
-"""Formats with a checksum over all behind their first bytes: no damage there may go unseen."""
+
+
+def _checked_from(whole: bytes, suffix: str) -> int:
+    """The first byte from which on a checksum covers all, so that no damage may go unseen; the end where there is none.
+
+    In a gzip file the name of what was compressed may lie before it.
+    """
+    if suffix == ".png":
+        return 8
+    if suffix != ".nii.gz":
+        return len(whole)
+    return whole.index(0, 10) + 1 if whole[3] & 8 else 10
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -181,7 +191,7 @@ def _damages() -> Iterator[Case]:
     for kind, (bundle, suffix, write) in WHOLE.items():
         whole = _made(f"a{suffix}", write)
         for name, content, place in _damaged(whole, generator):
-            unseen = content == whole or suffix not in CHECKED or place < CHECKED[suffix]
+            unseen = content == whole or place < _checked_from(whole, suffix)
             refused = True if not content else None if unseen else True
             # copies of one instance stay apart in folders of their own
             place_of = f"{kind}_{name}/a{suffix}" if suffix == ".dcm" else f"{kind}_{name}{suffix}"
@@ -264,6 +274,16 @@ def _png(width: int, height: int, pixels: bytes) -> Write:
     return lambda path: path.write_bytes(start + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
 
 
+def _described(kind: str, shape: tuple[int, ...]) -> Write:
+    """A NumPy file that describes an array and holds none of it."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+
+    return write
+
+
 def _zipped(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("kspace", bytes(1 << 20))
@@ -320,6 +340,16 @@ def _hostile() -> Iterator[Case]:
         "table": {"kspace": None, "dataset": _table},
     }.items():
         yield Case("mri_recon", f"kspace_{name}.h5", _kspace(**datasets), True)
+    for name, write in {
+        "giant.npy": _described("<c8", (1 << 20, 640, 372)),
+        "axes.npy": lambda path: np.save(path, full_kspace()),
+        "start.mat": _text(b"MATLAB 5.0 MAT-file"),
+        "noise.mat": _text(b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + random.Random(2).randbytes(3000)),
+        "later.mat": _text(b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n" + random.Random(3).randbytes(999)),
+        "alone.cfl": _text(bytes(4096)),
+    }.items():
+        yield Case("mri_recon", f"array_{name}", write, True)
+    yield Case("mri_recon", "array_real.npy", lambda path: np.save(path, np.ones((4, 4))), False)
     for name, values in {
         "rows": {"Rows": 65535, "Columns": 65535},
         "none": {"Rows": 0},

@@ -86,6 +86,21 @@ def test_kspace_files_are_drawn_as_they_are_stored() -> None:
     assert np.array_equal(view.turn(image), image) and view.aspect == 2 and view.letters == {}
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((4096, 2), 1.0), ((2, 4096), 1.0), ((1, 1), 1.0), ((1, 3000), 1000.0), ((64, 64), 1e-6), ((64, 64), 1e6)],
+)
+def test_a_picture_of_extreme_aspect_stays_small(shape: tuple[int, int], spacing: float, tmp_path: Path) -> None:
+    """Four columns of at most 12.8 inches, two rows of at most 3.2, with gaps, bar and titles; 150 dots an inch."""
+    truth = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
+    images = {"zero-filled": truth / 4, "D3GM": truth / 2}
+    volume = source(np.diag([spacing, 1.0, 1.0, 1.0]), "fastmri", (*shape, 1))
+    save_panel(tmp_path / "a.png", RestoredVolume(volume, images, None, truth))
+    with Image.open(tmp_path / "a.png") as picture:
+        width, height = picture.size
+    assert width <= 150 * (4 * 12.8 + 2) and height <= 150 * 8
+
+
 def test_images_share_one_grey_scale(tmp_path: Path) -> None:
     """The restoration is half as bright as the truth, and is drawn half as bright."""
     truth = np.full((1, 24, 16), 8.0, dtype=np.float32)
