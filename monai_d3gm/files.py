@@ -106,8 +106,9 @@ def load_json(path: str | os.PathLike[str]) -> Any:
 def one_line(error: BaseException) -> str:
     """The error's message on one line, or its kind where it has none.
 
-    >>> one_line(ValueError("a\\n  b")), one_line(KeyError())
-    ('a b', 'KeyError')
+    Example:
+        >>> one_line(ValueError("a\\n  b")), one_line(KeyError())
+        ('a b', 'KeyError')
     """
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -139,8 +139,9 @@ def open_array(path: str | os.PathLike[str], names: Sequence[str]) -> ArrayFile:
 def bart_files(path: Path) -> tuple[Path, ...]:
     """BART's ``.cfl`` and ``.hdr``, of which either is given; the file alone where it is no such pair.
 
-    >>> bart_files(Path("a.npy"))
-    (PosixPath('a.npy'),)
+    Example:
+        >>> bart_files(Path("a.npy"))
+        (PosixPath('a.npy'),)
     """
     pair = path.with_suffix(".cfl"), path.with_suffix(".hdr")
     if path.suffix not in (".cfl", ".hdr") or not all(file.is_file() for file in pair):

@@ -63,8 +63,9 @@ class Extent:
     def voxels(self) -> int:
         """Number of voxels.
 
-        >>> Extent((4, 3, 2)).voxels
-        24
+        Example:
+            >>> Extent((4, 3, 2)).voxels
+            24
         """
         return math.prod(self.shape)
 

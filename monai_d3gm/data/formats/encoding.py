@@ -88,8 +88,9 @@ def encoding_header_xml(
         padding: first encoded column and the one after the last; all if None.
         spacing: voxel size of the final image in mm: rows, columns, slices.
 
-    >>> b"encodedSpace" in encoding_header_xml((8, 6), (4, 4))
-    True
+    Example:
+        >>> b"encodedSpace" in encoding_header_xml((8, 6), (4, 4))
+        True
     """
     left, right = (0, shape[1]) if padding is None else padding
     if not 0 <= left < right <= shape[1]:

@@ -173,12 +173,13 @@ def open_kspace(path: str | os.PathLike[str]) -> KspaceFile:
         KspaceFileError: it is no HDF5 file, is truncated, or its kspace, mask, header or reference is missing where
             required, linked from elsewhere, or of the wrong type or shape.
 
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "file.h5"
-    >>> write_kspace(target, np.ones((2, 8, 6), np.complex64), recon_size=(4, 4))
-    >>> file = open_kspace(target)
-    >>> file.num_slices, file.coils, file.shape, file.crop
-    (2, 0, (8, 6), (4, 4))
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "file.h5"
+        >>> write_kspace(target, np.ones((2, 8, 6), np.complex64), recon_size=(4, 4))
+        >>> file = open_kspace(target)
+        >>> file.num_slices, file.coils, file.shape, file.crop
+        (2, 0, (8, 6), (4, 4))
     """
     path = Path(path)
     if not path.is_file():
@@ -294,11 +295,13 @@ def write_kspace(
         KspaceFileError: the arrays do not fit together, as `open_kspace` checks it.
         OutputError: the file cannot be written, or is there already.
 
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "file.h5"
-    >>> write_kspace(target, np.ones((1, 2, 8, 8), np.complex64), recon_size=(8, 8), attributes={"acquisition": "AXT2"})
-    >>> open_kspace(target).attributes["acquisition"]
-    'AXT2'
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "file.h5"
+        >>> attributes = {"acquisition": "AXT2"}
+        >>> write_kspace(target, np.ones((1, 2, 8, 8), np.complex64), recon_size=(8, 8), attributes=attributes)
+        >>> open_kspace(target).attributes["acquisition"]
+        'AXT2'
     """
     data = np.asarray(kspace)
     if data.ndim not in (3, 4):
@@ -339,12 +342,13 @@ def write_submission(path: str | os.PathLike[str], volume: ArrayLike, *, overwri
         ValueError: ``volume`` is not 3-D, or holds NaN or infinity.
         OutputError: the file cannot be written, or is there already.
 
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "file.h5"
-    >>> write_submission(target, np.zeros((2, 4, 4)))
-    >>> with h5py.File(target) as file:
-    ...     file["reconstruction"].shape
-    (2, 4, 4)
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "file.h5"
+        >>> write_submission(target, np.zeros((2, 4, 4)))
+        >>> with h5py.File(target) as file:
+        ...     file["reconstruction"].shape
+        (2, 4, 4)
     """
     data = np.asarray(volume, dtype=np.float32)
     if data.ndim != 3 or not np.isfinite(data).all():

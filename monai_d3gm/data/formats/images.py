@@ -90,12 +90,13 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
         ImageFileError: it cannot be read, or is not accepted.
         TooLargeError: it would take more memory than is allowed.
 
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "a.png"
-    >>> write_image(file, np.full((3, 16, 24), 0.5, np.float32), bits=16)
-    >>> photograph = read_image(file)
-    >>> photograph.data.shape, photograph.bits, float(photograph.data.max())
-    ((3, 16, 24), 16, 0.50000...)
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.png"
+        >>> write_image(file, np.full((3, 16, 24), 0.5, np.float32), bits=16)
+        >>> photograph = read_image(file)
+        >>> photograph.data.shape, photograph.bits, float(photograph.data.max())
+        ((3, 16, 24), 16, 0.50000...)
     """
     try:
         with warnings.catch_warnings():
@@ -278,11 +279,12 @@ def write_image(
         ValueError: another suffix, shape or number of bits.
         OutputError: the file cannot be written.
 
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "a.tif"
-    >>> write_image(file, np.full((3, 16, 24), 0.25, np.float32))
-    >>> round(float(read_image(file).data[0, 0, 0]) * 255)
-    64
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.tif"
+        >>> write_image(file, np.full((3, 16, 24), 0.25, np.float32))
+        >>> round(float(read_image(file).data[0, 0, 0]) * 255)
+        64
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".tif", ".tiff"):
@@ -309,11 +311,12 @@ def write_map(path: str | os.PathLike[str], data: NDArray[np.floating], overwrit
     Raises:
         OutputError: the file cannot be written.
 
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "std.tif"
-    >>> write_map(file, np.full((16, 24, 3), 0.125))
-    >>> float(tifffile.imread(file).max())
-    0.125
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "std.tif"
+        >>> write_map(file, np.full((16, 24, 3), 0.125))
+        >>> float(tifffile.imread(file).max())
+        0.125
     """
     with atomic_path(path, overwrite=overwrite) as temporary:
         tifffile.imwrite(temporary, np.asarray(data, dtype=np.float32), photometric="rgb", compression="zlib")

@@ -177,9 +177,10 @@ def _groups(file: h5py.File) -> list[str]:
 def is_ismrmrd(path: str | os.PathLike[str]) -> bool:
     """Whether the content is ISMRMRD raw data: an HDF5 file with a group that holds ``xml`` and ``data``.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> is_ismrmrd(bundled_epi_path())
-    False
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> is_ismrmrd(bundled_epi_path())
+        False
     """
     try:
         with h5py.File(Path(path), "r") as file:
@@ -206,18 +207,19 @@ def open_ismrmrd(path: str | os.PathLike[str], measurement: str | None = None) -
             the file is damaged or links to others; the trajectory is not Cartesian; lines do not fit the header's
             matrix, or differ between slices; or partitions are missing.
 
-    >>> import ismrmrd, tempfile
-    >>> from monai_d3gm.data.formats.fastmri import encoding_header_xml
-    >>> target = Path(tempfile.mkdtemp()) / "raw.h5"
-    >>> with ismrmrd.Dataset(target) as file:
-    ...     file.write_xml_header(encoding_header_xml((8, 6), (4, 4)))
-    ...     for line in range(6):
-    ...         acquisition = ismrmrd.Acquisition.from_array(np.ones((2, 8), np.complex64), center_sample=4)
-    ...         acquisition.idx.kspace_encode_step_1 = line
-    ...         file.append_acquisition(acquisition)
-    >>> raw = open_ismrmrd(target)
-    >>> raw.num_slices, raw.coils, raw.shape, raw.crop, raw.mask
-    (1, 2, (8, 6), (4, 4), None)
+    Example:
+        >>> import ismrmrd, tempfile
+        >>> from monai_d3gm.data.formats.fastmri import encoding_header_xml
+        >>> target = Path(tempfile.mkdtemp()) / "raw.h5"
+        >>> with ismrmrd.Dataset(target) as file:
+        ...     file.write_xml_header(encoding_header_xml((8, 6), (4, 4)))
+        ...     for line in range(6):
+        ...         acquisition = ismrmrd.Acquisition.from_array(np.ones((2, 8), np.complex64), center_sample=4)
+        ...         acquisition.idx.kspace_encode_step_1 = line
+        ...         file.append_acquisition(acquisition)
+        >>> raw = open_ismrmrd(target)
+        >>> raw.num_slices, raw.coils, raw.shape, raw.crop, raw.mask
+        (1, 2, (8, 6), (4, 4), None)
     """
     path = Path(path)
     if not path.is_file():

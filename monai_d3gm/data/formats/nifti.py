@@ -62,8 +62,9 @@ class Volume:
 def is_nifti(header: bytes) -> bool:
     """Whether a file that begins with these (inflated) bytes is NIfTI: a whole file, or the header of a pair.
 
-    >>> is_nifti(bytes(344) + b"n+1\\0"), is_nifti(b"text")
-    (True, False)
+    Example:
+        >>> is_nifti(bytes(344) + b"n+1\\0"), is_nifti(b"text")
+        (True, False)
     """
     return header[344:348] in (b"n+1\0", _PAIR) or header[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
 
@@ -71,8 +72,9 @@ def is_nifti(header: bytes) -> bool:
 def files_of(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The files of a NIfTI volume: itself; or header and voxels of a pair (.hdr and .img), of which either is given.
 
-    >>> files_of("a.nii.gz")
-    (PosixPath('a.nii.gz'),)
+    Example:
+        >>> files_of("a.nii.gz")
+        (PosixPath('a.nii.gz'),)
     """
     path = Path(path)
     match = re.fullmatch(r"(.+)\.(hdr|img)(?:\.gz)?", path.name, re.IGNORECASE | re.DOTALL)
@@ -119,9 +121,10 @@ def read_magnitude(path: str | os.PathLike[str], volume_index: int = 0) -> Volum
             negative values only, or is zero everywhere.
         TooLargeError: it would take more memory than is allowed.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> read_magnitude(bundled_epi_path()).data.shape
-    (128, 96, 24)
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> read_magnitude(bundled_epi_path()).data.shape
+        (128, 96, 24)
     """
     path = Path(path)
     try:
@@ -274,13 +277,14 @@ def write_volume(
     Raises:
         OutputError: the file cannot be written.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> volume = read_magnitude(bundled_epi_path())
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "copy.nii.gz"
-    >>> write_volume(target, volume.data, volume.affine, volume.header)
-    >>> bool(np.array_equal(read_magnitude(target).data, volume.data))
-    True
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> volume = read_magnitude(bundled_epi_path())
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "copy.nii.gz"
+        >>> write_volume(target, volume.data, volume.affine, volume.header)
+        >>> bool(np.array_equal(read_magnitude(target).data, volume.data))
+        True
     """
     image = nibabel.Nifti1Image(np.asarray(data, dtype=np.float32), affine)
     if header is None:

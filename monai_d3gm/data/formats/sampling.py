@@ -31,8 +31,9 @@ def is_complete(lines: NDArray[np.bool_]) -> bool:
     Args:
         lines: bool (n,), True where a line was sampled, at least one.
 
-    >>> is_complete(np.array([0, 1, 1, 1, 1, 0], bool)), is_complete(np.array([0, 0, 1, 1, 1, 1], bool))
-    (True, False)
+    Example:
+        >>> is_complete(np.array([0, 1, 1, 1, 1, 0], bool)), is_complete(np.array([0, 0, 1, 1, 1, 1], bool))
+        (True, False)
     """
     used = np.flatnonzero(lines)
     before, after = len(lines) // 2 - used[0], used[-1] + 1 - len(lines) // 2
@@ -49,10 +50,11 @@ def sampling_pattern(sampled: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         None where both axes are complete; bool (W,) where whole columns are missing, (H, 1) where whole rows are, and
         (H, W) for any other pattern, such as an ellipse or scattered points.
 
-    >>> sampling_pattern(np.ones((4, 6), bool)) is None
-    True
-    >>> sampling_pattern(np.arange(12).reshape(2, 6) % 3 > 0).astype(int)
-    array([0, 1, 1, 0, 1, 1])
+    Example:
+        >>> sampling_pattern(np.ones((4, 6), bool)) is None
+        True
+        >>> sampling_pattern(np.arange(12).reshape(2, 6) % 3 > 0).astype(int)
+        array([0, 1, 1, 0, 1, 1])
     """
     rows: NDArray[np.bool_] = np.any(sampled, axis=1)
     columns: NDArray[np.bool_] = np.any(sampled, axis=0)
@@ -71,8 +73,9 @@ def acceleration_of(mask: NDArray[np.bool_]) -> float:
     Args:
         mask: bool (W,), (H, 1) or (H, W), at least one of them True.
 
-    >>> acceleration_of(np.arange(12) % 4 == 0), acceleration_of(np.outer(np.arange(4) % 2, np.ones(4)) > 0)
-    (4.0, 2.0)
+    Example:
+        >>> acceleration_of(np.arange(12) % 4 == 0), acceleration_of(np.outer(np.arange(4) % 2, np.ones(4)) > 0)
+        (4.0, 2.0)
     """
     pattern, cells = np.atleast_2d(mask), 1
     for axis, size in enumerate(pattern.shape):
@@ -108,9 +111,10 @@ def survey(path: Path, count: int, columns: int, read: Callable[[int], NDArray[n
     Raises:
         KspaceFileError: all slices are zero everywhere.
 
-    >>> seen = survey(Path("a.npy"), 2, 4, lambda index: index * np.array([[1, 0, 1, 1], [1, 0, 1, 1]]))
-    >>> seen.empty, seen.patterns[0][1].tolist()
-    ((0,), [True, False, True, True])
+    Example:
+        >>> seen = survey(Path("a.npy"), 2, 4, lambda index: index * np.array([[1, 0, 1, 1], [1, 0, 1, 1]]))
+        >>> seen.empty, seen.patterns[0][1].tolist()
+        ((0,), [True, False, True, True])
     """
     patterns: list[tuple[int, NDArray[np.bool_] | None]] = []
     empty, used = [], np.zeros(columns, dtype=bool)
@@ -145,9 +149,10 @@ def refine_mask(path: Path, mask: NDArray[np.bool_] | None, seen: Survey) -> NDA
     Raises:
         KspaceFileError: nothing is left, or there is no mask and the slices have zeros in different places.
 
-    >>> seen = survey(Path("a.npy"), 1, 3, lambda index: np.array([[1, 0, 1], [1, 0, 1]]))
-    >>> refine_mask(Path("a.npy"), np.array([False, True, True]), seen)
-    array([False, False,  True])
+    Example:
+        >>> seen = survey(Path("a.npy"), 1, 3, lambda index: np.array([[1, 0, 1], [1, 0, 1]]))
+        >>> refine_mask(Path("a.npy"), np.array([False, True, True]), seen)
+        array([False, False,  True])
     """
     found = seen.patterns[0][1] if len(seen.patterns) == 1 else None
     if mask is None:

@@ -75,8 +75,9 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
 def sidecar_texts(fields: Mapping[str, Any]) -> dict[str, str]:
     """The fields that say of which contrast an image is.
 
-    >>> sidecar_texts({"ProtocolName": "t2_tse", "EchoTime": 0.09})
-    {'ProtocolName': 't2_tse'}
+    Example:
+        >>> sidecar_texts({"ProtocolName": "t2_tse", "EchoTime": 0.09})
+        {'ProtocolName': 't2_tse'}
     """
     return {name: fields[name] for name in _TEXTS if isinstance(fields.get(name), str)}
 
@@ -95,9 +96,10 @@ def sidecar_acquired(fields: Mapping[str, Any], shape: Sequence[int]) -> tuple[f
     Returns:
         Two numbers above 0, at most 1; 1 where the sidecar does not say, or says it of another matrix.
 
-    >>> fields = {"AcquisitionMatrixPE": 192, "ReconMatrixPE": 256, "PhaseEncodingDirection": "j-"}
-    >>> sidecar_acquired(fields, (256, 256, 9))
-    (1.0, 0.75)
+    Example:
+        >>> fields = {"AcquisitionMatrixPE": 192, "ReconMatrixPE": 256, "PhaseEncodingDirection": "j-"}
+        >>> sidecar_acquired(fields, (256, 256, 9))
+        (1.0, 0.75)
     """
     direction = str(fields.get("PhaseEncodingDirection", fields.get("PhaseEncodingAxis", "")))
     axis = {"i": 0, "j": 1}.get(direction.rstrip("-"))

@@ -42,10 +42,11 @@ def passed_over(relative: Path) -> str | None:
     Args:
         relative: its path below the data set.
 
-    >>> passed_over(Path("sub-01/anat/sub-01_T1w.nii.gz")) is None
-    True
-    >>> passed_over(Path("derivatives/other/sub-01_T1w.nii.gz"))
-    'in derivatives; accepted: images of the data set itself'
+    Example:
+        >>> passed_over(Path("sub-01/anat/sub-01_T1w.nii.gz")) is None
+        True
+        >>> passed_over(Path("derivatives/other/sub-01_T1w.nii.gz"))
+        'in derivatives; accepted: images of the data set itself'
     """
     first, *_ = relative.parts
     if first in _OTHERS:
@@ -64,12 +65,13 @@ def derivative_name(stem: str, name: str) -> str:
         stem: of the input, without suffix.
         name: of the result, ``stem_what.nii.gz``; anything else keeps its name.
 
-    >>> derivative_name("sub-01_T1w", "sub-01_T1w_restored.nii.gz")
-    'sub-01_desc-restored_T1w.nii.gz'
-    >>> derivative_name("sub-01_desc-clean_T1w", "sub-01_desc-clean_T1w_std.nii.gz")
-    'sub-01_desc-cleanStd_T1w.nii.gz'
-    >>> derivative_name("sub-01_T1w", "sub-01_T1w_panel.png")
-    'sub-01_T1w_panel.png'
+    Example:
+        >>> derivative_name("sub-01_T1w", "sub-01_T1w_restored.nii.gz")
+        'sub-01_desc-restored_T1w.nii.gz'
+        >>> derivative_name("sub-01_desc-clean_T1w", "sub-01_desc-clean_T1w_std.nii.gz")
+        'sub-01_desc-cleanStd_T1w.nii.gz'
+        >>> derivative_name("sub-01_T1w", "sub-01_T1w_panel.png")
+        'sub-01_T1w_panel.png'
     """
     what = name.removeprefix(f"{stem}_").removesuffix(".nii.gz")
     if what not in _WHAT or name != f"{stem}_{what}.nii.gz" or not _NAME.fullmatch(stem):

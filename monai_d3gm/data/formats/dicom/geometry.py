@@ -83,12 +83,13 @@ def stack_affine(planes: Sequence[Plane], single_spacing: float) -> tuple[NDArra
     Returns:
         The affine (4, 4) and the warnings.
 
-    >>> planes = [Plane((0, 0, z), (1, 0, 0, 0, 1, 0), (2, 2)) for z in (0.0, 3.0, 9.0)]
-    >>> affine, warnings = stack_affine(planes, 1.0)
-    >>> affine[2].tolist(), warnings[1]
-    ([0.0, 0.0, 4.5, 0.0], 'the affine misplaces slices by up to 1.5 mm.')
-    >>> warnings[0]
-    '1 slice is missing after slice 2 of 3 (gaps of 3 to 6 mm).'
+    Example:
+        >>> planes = [Plane((0, 0, z), (1, 0, 0, 0, 1, 0), (2, 2)) for z in (0.0, 3.0, 9.0)]
+        >>> affine, warnings = stack_affine(planes, 1.0)
+        >>> affine[2].tolist(), warnings[1]
+        ([0.0, 0.0, 4.5, 0.0], 'the affine misplaces slices by up to 1.5 mm.')
+        >>> warnings[0]
+        '1 slice is missing after slice 2 of 3 (gaps of 3 to 6 mm).'
     """
     first = planes[0]
     positions = np.array([plane.position for plane in planes])

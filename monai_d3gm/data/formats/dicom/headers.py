@@ -46,8 +46,9 @@ class DicomError(ValueError):
         subject: the file or the series.
         reason: why it cannot be used, and what is accepted.
 
-    >>> str(DicomError("a.dcm", "CT Image Storage; accepted: MR images."))
-    'a.dcm: CT Image Storage; accepted: MR images.'
+    Example:
+        >>> str(DicomError("a.dcm", "CT Image Storage; accepted: MR images."))
+        'a.dcm: CT Image Storage; accepted: MR images.'
     """
 
     def __init__(self, subject: str | os.PathLike[str], reason: str) -> None:
@@ -82,9 +83,10 @@ def quiet() -> Iterator[None]:
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Tell by its content whether a file is DICOM: a "DICM" preamble, or a data set with a SOP Class UID.
 
-    >>> from pydicom.data import get_testdata_file
-    >>> is_dicom(get_testdata_file("MR_small.dcm")), is_dicom(__file__)
-    (True, False)
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> is_dicom(get_testdata_file("MR_small.dcm")), is_dicom(__file__)
+        (True, False)
     """
     path = Path(path)
     if not path.is_file():
@@ -196,10 +198,11 @@ class FrameHeader:
         dataset: header of a file.
         number: index of the frame from 0; of no importance for single-frame files.
 
-    >>> from pydicom.data import get_testdata_file
-    >>> header = FrameHeader(pydicom.dcmread(get_testdata_file("MR_small.dcm")))
-    >>> header.get("Rows"), header.get("InversionTime", "none")
-    (64, 'none')
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> header = FrameHeader(pydicom.dcmread(get_testdata_file("MR_small.dcm")))
+        >>> header.get("Rows"), header.get("InversionTime", "none")
+        (64, 'none')
     """
 
     def __init__(self, dataset: Dataset, number: int = 0) -> None:

@@ -72,16 +72,17 @@ def write_parametric_map(
             is not installed.
         OutputError: the file cannot be written, or exists and is not to be replaced.
 
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import pydicom
-    >>> from pydicom.data import get_testdata_file
-    >>> from monai_d3gm.data.formats.dicom import find_series, read_series
-    >>> source = read_series(find_series(get_testdata_file("MR_small.dcm"))[0][0])
-    >>> path = Path(tempfile.mkdtemp()) / "std.dcm"
-    >>> write_parametric_map(path, source.data / 10, source.affine, source, provenance={"bundle": "mri_sr"})
-    >>> pydicom.dcmread(path).SOPClassUID.name
-    'Parametric Map Storage'
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import pydicom
+        >>> from pydicom.data import get_testdata_file
+        >>> from monai_d3gm.data.formats.dicom import find_series, read_series
+        >>> source = read_series(find_series(get_testdata_file("MR_small.dcm"))[0][0])
+        >>> path = Path(tempfile.mkdtemp()) / "std.dcm"
+        >>> write_parametric_map(path, source.data / 10, source.affine, source, provenance={"bundle": "mri_sr"})
+        >>> pydicom.dcmread(path).SOPClassUID.name
+        'Parametric Map Storage'
     """
     from pydicom.sr.codedict import codes  # loads its dictionaries, which only writing needs
 

@@ -73,11 +73,12 @@ def read_series(series: DicomSeries) -> DicomVolume:
         DicomError: pixels are missing, damaged or in a transfer syntax that nothing installed decodes, or the files
             changed since they were found.
 
-    >>> from pydicom.data import get_testdata_file
-    >>> from monai_d3gm.data.formats.dicom.series import find_series
-    >>> volume = read_series(find_series(get_testdata_file("MR_small.dcm"))[0][0])
-    >>> volume.data.shape, volume.spacing
-    ((64, 64, 1), (0.3125, 0.3125, 0.8))
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> from monai_d3gm.data.formats.dicom.series import find_series
+        >>> volume = read_series(find_series(get_testdata_file("MR_small.dcm"))[0][0])
+        >>> volume.data.shape, volume.spacing
+        ((64, 64, 1), (0.3125, 0.3125, 0.8))
     """
     data = np.empty(series.shape, dtype=np.float32)
     datasets, notes = [], list(series.warnings)

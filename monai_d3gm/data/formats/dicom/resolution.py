@@ -31,11 +31,12 @@ def acquired_fraction(header: FrameHeader, shape: tuple[int, int]) -> tuple[floa
         Two numbers above 0, at most 1; (1.0, 1.0) where the header does not say, and for reformatted images, whose axes
         are not those of the acquisition.
 
-    >>> from pydicom.dataset import Dataset
-    >>> dataset = Dataset()
-    >>> dataset.AcquisitionMatrix, dataset.InPlanePhaseEncodingDirection = [256, 0, 0, 192], "COL"
-    >>> acquired_fraction(FrameHeader(dataset), (512, 512))
-    (0.5, 0.375)
+    Example:
+        >>> from pydicom.dataset import Dataset
+        >>> dataset = Dataset()
+        >>> dataset.AcquisitionMatrix, dataset.InPlanePhaseEncodingDirection = [256, 0, 0, 192], "COL"
+        >>> acquired_fraction(FrameHeader(dataset), (512, 512))
+        (0.5, 0.375)
     """
     encodings = _encodings(header)
     if encodings is None or _REFORMATTED.intersection(np.atleast_1d(header.get("ImageType", "")).tolist()):

@@ -59,11 +59,12 @@ def check_scan(name: str | os.PathLike[str], identity: Mapping[str, Any]) -> Non
     Raises:
         DicomError: naming what is missing.
 
-    >>> check_scan("a.h5", {"StudyInstanceUID": "1.2", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
-    >>> check_scan("a.h5", {"StudyInstanceUID": "1.2"})
-    Traceback (most recent call last):
-    ...
-    monai_d3gm.data.formats.dicom.headers.DicomError: a.h5: the header gives no place and directions of the slices...
+    Example:
+        >>> check_scan("a.h5", {"StudyInstanceUID": "1.2", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
+        >>> check_scan("a.h5", {"StudyInstanceUID": "1.2"})
+        Traceback (most recent call last):
+        ...
+        monai_d3gm.data.formats.dicom.headers.DicomError: a.h5: the header gives no place and directions of ...
     """
     accepted = "accepted: raw data that do, or results in another format than DICOM."
     if "ImageOrientationPatient" not in identity:
@@ -104,11 +105,12 @@ def write_scan(
         DicomError: the header says too little, or ``data`` or ``affine`` cannot be written as DICOM.
         OutputError: the folder holds files and is not to be replaced, or cannot be written.
 
-    >>> import tempfile
-    >>> identity = {"StudyInstanceUID": "1.2.3", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "EchoTime": 90.0}
-    >>> folder = Path(tempfile.mkdtemp()) / "restored"
-    >>> write_scan(folder, np.eye(4)[..., None], np.eye(4), identity, provenance={"bundle": "mri_recon"})[0].name
-    'restored_0001.dcm'
+    Example:
+        >>> import tempfile
+        >>> identity = {"StudyInstanceUID": "1.2.3", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "EchoTime": 90.0}
+        >>> folder = Path(tempfile.mkdtemp()) / "restored"
+        >>> write_scan(folder, np.eye(4)[..., None], np.eye(4), identity, provenance={"bundle": "mri_recon"})[0].name
+        'restored_0001.dcm'
     """
     target = Path(folder)
     check_scan(target.name, identity)

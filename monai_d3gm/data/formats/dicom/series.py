@@ -117,10 +117,11 @@ def find_series(
     Raises:
         DicomError: there is no such file or folder.
 
-    >>> from pydicom.data import get_testdata_file
-    >>> series, refused = find_series(get_testdata_file("MR_small.dcm"))
-    >>> series[0].kind, series[0].shape, refused
-    ('classic', (64, 64, 1), [])
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> series, refused = find_series(get_testdata_file("MR_small.dcm"))
+        >>> series[0].kind, series[0].shape, refused
+        ('classic', (64, 64, 1), [])
     """
     paths = [path] if isinstance(path, str | os.PathLike) else path
     refusals: list[Refusal] = []

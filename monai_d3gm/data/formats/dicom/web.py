@@ -85,8 +85,9 @@ def parse_address(text: str) -> tuple[str, dict[str, str]]:
         DicomWebError: it is no such address, a key of the query is no attribute of DICOM, or the query selects no
             study, series, patient or accession.
 
-    >>> parse_address("dicomweb+http://127.0.0.1:8042/dicom-web?StudyInstanceUID=1.2.3")
-    ('http://127.0.0.1:8042/dicom-web', {'StudyInstanceUID': '1.2.3'})
+    Example:
+        >>> parse_address("dicomweb+http://127.0.0.1:8042/dicom-web?StudyInstanceUID=1.2.3")
+        ('http://127.0.0.1:8042/dicom-web', {'StudyInstanceUID': '1.2.3'})
     """
     parts = urlsplit(text.removeprefix(SCHEME))
     if not text.startswith(SCHEME) or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -218,10 +219,11 @@ class DicomWeb:
 def is_own(header: Dataset) -> bool:
     """Whether an instance was made by this package: it is not to be restored again.
 
-    >>> header = Dataset()
-    >>> header.ManufacturerModelName = "monai_d3gm"
-    >>> is_own(header)
-    True
+    Example:
+        >>> header = Dataset()
+        >>> header.ManufacturerModelName = "monai_d3gm"
+        >>> is_own(header)
+        True
     """
     return bool(header.get("ManufacturerModelName") == MODEL_NAME)
 

@@ -150,16 +150,17 @@ def write_series(
         DicomError: ``data`` or ``affine`` cannot be written as DICOM, or the source lacks a UID.
         OutputError: the folder holds files and is not to be replaced, or cannot be written.
 
-    >>> import tempfile
-    >>> from pydicom.data import get_testdata_file
-    >>> from monai_d3gm.data.formats.dicom import find_series, read_series
-    >>> source = read_series(find_series(get_testdata_file("MR_small.dcm"))[0][0])
-    >>> folder = Path(tempfile.mkdtemp()) / "restored"
-    >>> write_series(folder, source.data, source.affine, source, provenance={"bundle": "mri_sr"})[0].name
-    'restored_0001.dcm'
-    >>> copy = read_series(find_series(folder)[0][0])
-    >>> bool(np.array_equal(copy.data, source.data)), copy.source.description
-    (True, 'restored, research use only')
+    Example:
+        >>> import tempfile
+        >>> from pydicom.data import get_testdata_file
+        >>> from monai_d3gm.data.formats.dicom import find_series, read_series
+        >>> source = read_series(find_series(get_testdata_file("MR_small.dcm"))[0][0])
+        >>> folder = Path(tempfile.mkdtemp()) / "restored"
+        >>> write_series(folder, source.data, source.affine, source, provenance={"bundle": "mri_sr"})[0].name
+        'restored_0001.dcm'
+        >>> copy = read_series(find_series(folder)[0][0])
+        >>> bool(np.array_equal(copy.data, source.data)), copy.source.description
+        (True, 'restored, research use only')
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", suffix):
         raise DicomError(volume.source.name, f"suffix is {suffix!r}; accepted: up to 32 letters, digits, _ and -.")
