@@ -38,6 +38,10 @@ class Datastore:
         """The ids of the images that have nothing stored under the tag ``final``."""
         return [name for name, stored in self._stored().items() if "final" not in stored]
 
+    def get_image_uri(self, image_id: str) -> str:
+        """Where an image is found: by its id, at `/datastore/image`; paths of the server are not told."""
+        return self.studies.image(image_id).id
+
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image."""
         return self.studies.info(self.studies.image(image_id))
