@@ -85,6 +85,7 @@ def _restored(root: Path) -> NDArray[np.float32]:
     known = read_config(root, INFERENCE)
     photographs = "image" in accepted_kinds(root, INFERENCE)
     settings: dict[str, Any] = {**_SETTINGS, **({"slices": 1} if "slices" in known else {})}
+    settings |= {"frame": 0} if "frame" in known else {}
     settings |= {name: True for name in ("simulate", "synthetic") if name in known}
     path = bundled_photographs(["rocket.jpg"])[0] if photographs else bundled_epi_path()
     return load_model(root).restore(path, **settings).image[0]
