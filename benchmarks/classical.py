@@ -1,4 +1,4 @@
-"""The classical reconstructions: their weights from simulated calibration data, and their figures on real slices.
+"""The classical reconstructions: their weights from simulated calibration data, and beside D3GM on real slices.
 
     python benchmarks/classical.py tune --dataset-dir $D3GM_DATA/mri \
         --output benchmarks/results/mri_recon/classical_weights.json
@@ -9,9 +9,10 @@
 takes the foreground PSNR of every weight of each method. The best mean over scans is the default of
 `monai_d3gm.baselines`.
 
-``measure`` undersamples fully sampled k-space at 4x and 8x with two kinds of masks and several seeds. Each method has
-the default weight, and the *oracle* weight: the best on average over the masks of this very slice and acceleration, by
-its truth. No method can do as well where the truth is not known: it is the row to beat.
+``measure`` undersamples fully sampled k-space at 4x and 8x with two kinds of masks and several seeds. D3GM is the
+shipped bundle ``mri_recon``. Each classical method has the default weight and the *oracle* weight: the best one on
+average over the masks of this very slice and acceleration, by its truth. Where the truth is not known, no method can do
+as well: it is the row to beat.
 
 Both write after every condition and go on from where their output ends. The figures are those of the foreground under
 the protocol ``slice``, in the units of the file.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +35,20 @@ from fastmri.data.transforms import center_crop
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_d3gm import load
 from monai_d3gm.baselines import cg_sense, l1_wavelet, total_variation
 from monai_d3gm.baselines.operator import WEIGHTS, as_problem
-from monai_d3gm.consistency import prepare_coils
-from monai_d3gm.data import KspaceSliceDataset
+from monai_d3gm.bundle.model import TrainedModel
+from monai_d3gm.consistency import channels_to_complex, prepare_coils
+from monai_d3gm.data import KspaceSliceDataset, collate_slices
+from monai_d3gm.engines import kspace_consistency
 from monai_d3gm.metrics import evaluate_images
 from monai_d3gm.transforms.kspace.functional import (
     cartesian_mask,
     crop_to_acquired_band,
     keyed_generator,
-    phase_constraint_weight,
-    phase_reference,
 )
+from monai_d3gm.transforms.kspace.phase import phase_constraint_weight, phase_reference
 from monai_d3gm.transforms.kspace.scanner import RandomScanner
 
 METHODS: Mapping[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
@@ -62,6 +66,8 @@ SCANS = (
 )
 """Volumes of calibration subjects, and where along them the slice lies."""
 
+D3GM = "D3GM"
+
 FIGURES = ("psnr/slice/foreground", "ssim/slice/foreground")
 
 
@@ -77,7 +83,7 @@ def main() -> None:
     measure.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     for each in (tune, measure):
         each.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
-        each.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+        each.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
         each.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     set_threads()
@@ -85,11 +91,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = result["rows"]
     done = {(*row["condition"].items(), row["method"]) for row in rows}
     conditions = _simulated if arguments.command == "tune" else _real
-    for condition, load in tqdm(list(conditions(arguments))):
-        left = [name for name in arguments.methods if (*condition.items(), name) not in done]
+    for condition, scan in tqdm(list(conditions(arguments))):
+        methods = [*arguments.methods, D3GM] if arguments.command == "measure" else arguments.methods
+        left = [name for name in methods if (*condition.items(), name) not in done]
         if left:
             known = (*condition.items(), "zero-filled") in done
-            rows += _reconstruct(condition, load(), left)[1 if known else 0 :]
+            rows += _reconstruct(condition, scan(), left)[1 if known else 0 :]
             summary = (_weights if arguments.command == "tune" else _summary)(rows)
             write_result(arguments.output, {**about_run(), "protocol": __doc__, "summary": summary, "rows": rows})
     print(json.dumps((_weights if arguments.command == "tune" else _summary)(rows), indent=1))
@@ -141,6 +148,7 @@ def _measured(path: Path, condition: Mapping[str, Any]) -> dict[str, Any]:
     item = KspaceSliceDataset(path, **chosen)[0]
     factor = item["intensity"] * item["scale"]
     return {
+        "item": item,
         "kspace": item["kspace"],
         "mask": item["mask"],
         "maps": item["sensitivity_maps"] * item["phase"],
@@ -164,11 +172,28 @@ def _reconstruct(condition: dict[str, Any], scan: Mapping[str, Any], methods: Se
     problem = as_problem(kspace, maps, mask)
     rows = [row("zero-filled", None, problem.start * problem.scale)]
     for method in methods:
+        if method == D3GM:
+            rows.append(row(D3GM, None, _d3gm(scan["item"])))
+            continue
         solve, weights = METHODS[method]
         for regularisation in weights:
             options = {"mask": mask, "regularisation": regularisation, "phase_weight": weight}
             rows.append(row(method, regularisation, solve(kspace, maps, **options)))
     return rows
+
+
+def _d3gm(item: Mapping[Any, Any]) -> Tensor:
+    """The complex image by the shipped bundle with its default settings."""
+    model = _bundle()
+    batch = collate_slices([item])
+    with torch.no_grad():
+        image = model.inferer(batch["mu"], model.network, kspace_consistency(batch))
+    return channels_to_complex(image[0])
+
+
+@cache
+def _bundle() -> TrainedModel:
+    return load("mri_recon", device="cpu")
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[float | None, list[float]]:
@@ -200,7 +225,7 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for place in places:
         name, acceleration = place
         table: dict[str, Any] = {}
-        for method in ("zero-filled", *METHODS):
+        for method in ("zero-filled", *METHODS, D3GM):
             part = [
                 row
                 for row in rows
@@ -209,7 +234,7 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if not part:
                 continue
             means = _means(part)
-            if method == "zero-filled":
+            if method in ("zero-filled", D3GM):
                 table[method] = means[None]
                 continue
             best = max(means, key=lambda weight: means[weight][0])

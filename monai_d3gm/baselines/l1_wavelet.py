@@ -35,6 +35,7 @@ def l1_wavelet(
     max_iter: int = MAX_ITER,
     wavelet: str = "db4",
     seed: int = 0,
+    scale: float | None = None,
 ) -> Tensor:
     """Reconstruct one slice of undersampled k-space.
 
@@ -44,12 +45,13 @@ def l1_wavelet(
             reference as a factor of it the image is divided by it.
         mask: bool, True where k-space was sampled, broadcastable to kspace and the same for all coils; None: wherever
             some coil is not zero.
-        regularisation: weight of the sum of the wavelet coefficients' moduli, above 0, where the 99.5th percentile of
-            the zero-filled image is 1; None takes the tuned one for one coil or several.
+        regularisation: weight of the sum of the wavelet coefficients' moduli, above 0, of an image divided by
+            ``scale``; None takes the tuned one for one coil or several.
         phase_weight: of the imaginary part, at least 0; 0 for an image of any phase.
         max_iter: number of iterations, at least 1.
         wavelet: PyWavelets' name of an orthogonal wavelet.
         seed: of the shifts.
+        scale: above 0; the 99.5th percentile of the zero-filled magnitude if None.
 
     Returns:
         The complex image, complex64 (H, W) on the CPU, in kspace's unit.
@@ -67,7 +69,7 @@ def l1_wavelet(
     """
     weight = penalty_weight("l1_wavelet", kspace, regularisation, max_iter)
     filters = pywt.Wavelet(wavelet)
-    problem = as_problem(kspace, sensitivity_maps, mask, phase_weight)
+    problem = as_problem(kspace, sensitivity_maps, mask, phase_weight, scale)
     step = 1 / problem.lipschitz
     shifts = np.random.default_rng(seed)
     x = momentum = problem.start

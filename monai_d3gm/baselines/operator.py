@@ -53,6 +53,7 @@ def as_problem(
     sensitivity_maps: Tensor | None = None,
     mask: Tensor | None = None,
     phase_weight: float = 0.0,
+    scale: float | None = None,
 ) -> Problem:
     """Check the measurement of one slice and bring it to a common scale.
 
@@ -63,10 +64,11 @@ def as_problem(
         mask: bool, True where k-space was sampled, broadcastable to kspace and the same for all coils; None: wherever
             some coil is not zero.
         phase_weight: w, at least 0.
+        scale: what the measurement is divided by, above 0; the 99.5th percentile of the zero-filled magnitude if None.
 
     Raises:
         ValueError: k-space is real, not finite or zero everywhere it was sampled; maps or mask do not fit; the sum of
-            squares of the maps exceeds 1; the phase's weight is out of range.
+            squares of the maps exceeds 1; the phase's weight or the scale is out of range.
 
     Example:
         >>> problem = as_problem(torch.ones(4, 4, dtype=torch.complex64))
@@ -75,12 +77,15 @@ def as_problem(
     """
     if not 0 <= phase_weight < float("inf"):
         raise ValueError(f"phase_weight is {phase_weight}; accepted: at least 0.")
+    if scale is not None and not 0 < scale < float("inf"):
+        raise ValueError(f"scale is {scale}; accepted: a number above 0, or None.")
     coils = _as_coils(kspace)
     maps = _as_maps(sensitivity_maps, coils)
     sampled = _as_sampled(mask, coils)
     data = coils * sampled
     zero_filled = (maps.conj() * ifft2c(data)).sum(0)
-    scale = float(np.percentile(zero_filled.abs().numpy(), PERCENTILE))
+    if scale is None:
+        scale = float(np.percentile(zero_filled.abs().numpy(), PERCENTILE))
     if scale == 0:
         raise ValueError("kspace is 0 wherever it was sampled; accepted: measured data.")
     along = [dim for dim in (-2, -1) if not bool((sampled == sampled.narrow(dim, 0, 1)).all())] or [-1]

@@ -15,6 +15,7 @@ from monai_d3gm.engines.evaluator import (
 from monai_d3gm.engines.prepare import (
     D3GMPrepareBatch,
     ErrorMapPrepareBatch,
+    MeanPathPrepareBatch,
     ProcessMixturePrepareBatch,
     RegressionPrepareBatch,
     downsampling_consistency,
@@ -26,6 +27,7 @@ __all__ = [
     "KSPACE_BASELINES",
     "D3GMPrepareBatch",
     "ErrorMapPrepareBatch",
+    "MeanPathPrepareBatch",
     "ProcessMixturePrepareBatch",
     "RegressionPrepareBatch",
     "ResidualError",

@@ -29,7 +29,7 @@ from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.prepare import kspace_consistency
 from monai_d3gm.inferers.restoration import RestorationInferer
-from monai_d3gm.transforms.kspace.functional import phase_constraint_weight
+from monai_d3gm.transforms.kspace.phase import phase_constraint_weight
 from monai_d3gm.trust.error_map import ErrorMap
 
 __all__ = [

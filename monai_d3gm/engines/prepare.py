@@ -13,13 +13,14 @@ from monai_d3gm.consistency import DownsamplingConsistency, KspaceConsistency
 from monai_d3gm.inferers import RestorationInferer, linear_part
 from monai_d3gm.networks.checkpoint import trained_range
 from monai_d3gm.networks.schedulers import D3GMScheduler
-from monai_d3gm.sde import DiffusionProcess
+from monai_d3gm.sde import DiffusionProcess, Sampler, sample
 from monai_d3gm.transforms.resolution.functional import remove_rician_bias
 from monai_d3gm.trust.error_map import ErrorMap
 
 __all__ = [
     "D3GMPrepareBatch",
     "ErrorMapPrepareBatch",
+    "MeanPathPrepareBatch",
     "ProcessMixturePrepareBatch",
     "RegressionPrepareBatch",
     "downsampling_consistency",
@@ -95,6 +96,8 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
             to train on a batch without it.
         weighting: a factor w(scheduler, timesteps) of prediction and target, such as those of `monai_d3gm.losses`;
             None for the unit weight.
+        equal_images: divide prediction and target of each image by the root mean square of (x_0 - mu) / sigma_d, so
+            that the loss counts relative errors, as PSNR does, and the hardest images do not drown the others.
         seed: seeds noise and times with the number of the batch: a step's draw does not depend on earlier steps, so a
             resumed run draws the same as an uninterrupted one.
 
@@ -116,6 +119,7 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
         t_min: float = 0.02,
         data_consistency: Callable[[Mapping[str, Any], torch.device | str | None], Any] | None = None,
         weighting: Callable[[D3GMScheduler, Tensor], Tensor] | None = None,
+        equal_images: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(scheduler.num_train_timesteps, condition_name)
@@ -133,6 +137,7 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
         self.t_min = t_min
         self.data_consistency = data_consistency
         self.weighting = weighting
+        self.equal_images = equal_images
         self.seed = seed
         self._generator: torch.Generator | None = None
 
@@ -154,6 +159,11 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
         at_one = torch.rand(count, generator=self._generator) < self.share_at_one
         return torch.where(at_one, most - 1, k.clamp(0, most - 1)).long()
 
+    def draw(self, x0: Tensor, mu: Tensor, batchdata: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The timesteps (B,) and the noise of x_0's shape and device."""
+        timesteps = self.get_timesteps(x0)
+        return timesteps, self.get_noise(x0).to(x0.device)
+
     def __call__(
         self,
         batchdata: Mapping[str, Any],
@@ -166,19 +176,99 @@ class D3GMPrepareBatch(DiffusionPrepareBatch):
             self._generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(batchdata["index"][0]))
         x0 = batchdata[self.image_name].to(device, non_blocking=non_blocking, **kwargs)
         mu = batchdata[self.condition_name].to(device, non_blocking=non_blocking, **kwargs)
-        timesteps = self.get_timesteps(x0)
-        noise = self.get_noise(x0).to(device, non_blocking=non_blocking)
+        correction = None if self.data_consistency is None else self.data_consistency(batchdata, device)
+        timesteps, noise = self.draw(x0, mu, batchdata)
         target = self.scheduler.get_target(x0, noise, timesteps, mu)
         options: dict[str, Any] = {"noise": noise, "timesteps": timesteps, "condition": mu}
-        correction = None if self.data_consistency is None else self.data_consistency(batchdata, device)
         if correction is not None:
             correction = correction.with_prior_std(self.scheduler.prior_std)
             target = linear_part(correction, target, self.scheduler.time_of(timesteps))
             options["data_consistency"] = correction
+        weights = []
         if self.weighting is not None:
-            options["weight"] = self.weighting(self.scheduler, timesteps).to(x0)
+            weights.append(self.weighting(self.scheduler, timesteps).to(x0))
+        if self.equal_images:
+            size = (x0 - mu).flatten(1).square().mean(1).sqrt() / self.scheduler.sigma_data
+            weights.append(1 / size.clamp_min(0.1))
+        if weights:
+            options["weight"] = torch.stack(weights).prod(0)
             target = target * options["weight"].reshape(-1, *(1,) * (target.ndim - 1))
         return x0, target, (), options
+
+
+class MeanPathPrepareBatch(D3GMPrepareBatch):
+    """The same, with a share of the batch at states that the mean path of a sampler visits.
+
+    A sampler without noise does not visit the states x_t of the forward law: its state at t is what the evaluations
+    before made of mu, corrected by the measurement. The network as it is makes that state, without gradients, up to one
+    of the sampler's times, drawn for the batch. The noise that is returned for it is (x_t - a x_0 - b mu) / c, so that
+    inferer and target are those of any other state, and the network learns to correct the errors that it leaves.
+
+    Args:
+        scheduler: gives the process and the target.
+        network: the network that is trained.
+        sampler: of temperature 0; the mean path.
+        measurement: makes the correction of the path from the batch and the device.
+        share_on_path: share of the batch on the path, from 0 to 1, rounded to images.
+        options: further arguments of :class:`D3GMPrepareBatch`.
+
+    Example:
+        >>> from monai_d3gm.networks.nets import ConditionalNAFNet
+        >>> from monai_d3gm.sde import Sampler
+        >>> net = ConditionalNAFNet(in_channels=2, out_channels=1, width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+        >>> path = Sampler(steps=2, order=1, eta=1.0, temperature=0.0)
+        >>> prepare = MeanPathPrepareBatch(D3GMScheduler(), net, path, share_on_path=0.5)
+        >>> batch = {"image": torch.ones(2, 1, 8, 8), "mu": torch.zeros(2, 1, 8, 8)}
+        >>> prepare(batch, "cpu")[1].shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        scheduler: D3GMScheduler,
+        network: nn.Module,
+        sampler: Sampler,
+        measurement: Callable[[Mapping[str, Any], torch.device | str | None], Any] | None = None,
+        share_on_path: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(scheduler, **options)
+        if sampler.temperature != 0:
+            raise ValueError(f"sampler has the temperature {sampler.temperature}; accepted: 0, a path without noise")
+        if not 0 <= share_on_path <= 1:
+            raise ValueError(f"share_on_path is {share_on_path}; accepted: 0 to 1")
+        self.network, self.sampler, self.measurement = network, sampler, measurement
+        self.share_on_path = share_on_path
+
+    def draw(self, x0: Tensor, mu: Tensor, batchdata: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The timesteps (B,) and the noise of x_0's shape; the first images of the batch are on the path."""
+        timesteps, noise = super().draw(x0, mu, batchdata)
+        count = round(self.share_on_path * len(x0))
+        path = self.sampler.times(self.scheduler.process).tolist()[:-1]
+        reached = int(torch.randint(len(path), (1,), generator=self._generator))
+        timesteps[:count] = step = min(
+            max(round(path[reached] * self.num_train_timesteps) - 1, 0), self.num_train_timesteps - 1
+        )
+        t = float(self.scheduler.time_of(step))
+        state = self._state(mu[:count], [*path[:reached], t], batchdata) if count else mu[:0]
+        a, b, c = (float(curve) for curve in self.scheduler.process.curves(t))
+        noise[:count] = (state - a * x0[:count] - b * mu[:count]) / c
+        return timesteps, noise
+
+    def _state(self, mu: Tensor, times: list[float], batchdata: Mapping[str, Any]) -> Tensor:
+        """The state at the last of ``times``."""
+        if len(times) == 1:
+            return mu
+        correct = None
+        if self.measurement is not None:
+            correct = self.measurement(batchdata, mu.device).select(range(len(mu)))
+            correct = correct.with_prior_std(self.scheduler.prior_std)
+        training = self.network.training
+        self.network.eval()
+        denoiser = self.scheduler.denoiser(self.network)
+        state = sample(denoiser, mu, self.scheduler.process, sampler=self.sampler, times=times, correct=correct)
+        self.network.train(training)
+        return state
 
 
 class RegressionPrepareBatch(DiffusionPrepareBatch):

@@ -17,6 +17,8 @@ class QuantileLoss(nn.Module):
 
     Args:
         level: p, in (0, 1).
+        relative: divide the loss of each image by the mean of its values, so that images of small errors count as much
+            as those of large ones.
 
     Raises:
         ValueError: the level is out of range.
@@ -26,13 +28,16 @@ class QuantileLoss(nn.Module):
         tensor(1.8000)
     """
 
-    def __init__(self, level: float = 0.9) -> None:
+    def __init__(self, level: float = 0.9, relative: bool = False) -> None:
         super().__init__()
         if not 0 < level < 1:
             raise ValueError(f"level is {level}; accepted: above 0, below 1.")
-        self.level = level
+        self.level, self.relative = level, relative
 
     def forward(self, quantile: Tensor, value: Tensor) -> Tensor:
-        """The loss of ``quantile`` for ``value``, of one shape."""
+        """The loss of ``quantile`` for ``value``, of one shape; (B, ...) where it is relative."""
         difference = value - quantile
-        return torch.maximum(self.level * difference, (self.level - 1) * difference).mean()
+        loss = torch.maximum(self.level * difference, (self.level - 1) * difference)
+        if not self.relative:
+            return loss.mean()
+        return (loss.flatten(1).mean(1) / value.flatten(1).mean(1).clamp_min(1e-6)).mean()

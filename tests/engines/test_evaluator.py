@@ -24,7 +24,8 @@ from monai_d3gm.metrics import evaluate_images
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.sde import Sampler
-from monai_d3gm.transforms.kspace.functional import phase_constraint_weight, simulate_kspace
+from monai_d3gm.transforms.kspace.functional import simulate_kspace
+from monai_d3gm.transforms.kspace.phase import phase_constraint_weight
 
 
 @pytest.fixture(scope="module")

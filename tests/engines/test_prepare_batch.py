@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
-from monai_d3gm.engines import D3GMPrepareBatch, RegressionPrepareBatch, kspace_consistency
+from monai_d3gm.engines import D3GMPrepareBatch, MeanPathPrepareBatch, RegressionPrepareBatch, kspace_consistency
 from monai_d3gm.inferers import D3GMInferer, RegressionInferer
 from monai_d3gm.losses import score_matching_weight
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.networks.schedulers.d3gm import PREDICTION_TYPES
-from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckBridge
+from monai_d3gm.sde import D3GMProcess, OrnsteinUhlenbeckBridge, Sampler, sample
 
 DRAWS = 4000
 KOLMOGOROV_SMIRNOV = 1.63 / DRAWS**0.5
@@ -180,6 +180,64 @@ def test_weights_multiply_prediction_and_target() -> None:
     torch.testing.assert_close(target, plain * weight.reshape(-1, 1, 1, 1))
     prediction = D3GMInferer(scheduler)(inputs=x0, diffusion_model=Constant(plain), **weighted)
     torch.testing.assert_close(prediction, target)
+
+
+def test_equal_images_are_weighted_by_their_distance_to_mu() -> None:
+    """The weight is sigma_d over the root mean square of x_0 - mu, at most 10."""
+    scheduler = D3GMScheduler(sigma_data=0.1)
+    mu = torch.zeros(3, 1, 4, 4)
+    data = {"image": mu + torch.tensor([0.1, -0.4, 1e-6]).reshape(3, 1, 1, 1), "mu": mu, "index": [0]}
+    _, _, _, options = D3GMPrepareBatch(scheduler, equal_images=True, seed=1)(data, "cpu")
+    torch.testing.assert_close(options["weight"], torch.tensor([1.0, 0.25, 10.0]))
+
+
+PATH = Sampler(steps=3, order=1, eta=1.0, temperature=0.0, grid="t")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_first_images_are_on_the_mean_path(seed: int) -> None:
+    """Their state is the sampler's, with the network and the measurement; the target leads from there to x_0."""
+    scheduler, data = D3GMScheduler(), batch(noise_std=0.1)
+    network = Constant(torch.full((2, 2, 12, 10), 0.3, dtype=torch.float64))
+    options: dict[str, Any] = {"measurement": kspace_consistency, "share_on_path": 0.7, "seed": seed}
+    x0, target, _, drawn = MeanPathPrepareBatch(scheduler, network, PATH, **options)(data, "cpu")
+    t = float(scheduler.time_of(drawn["timesteps"][0]))
+    assert drawn["timesteps"][0] == drawn["timesteps"][1] and t in (1.0, 0.667, 0.333)
+
+    state = scheduler.add_noise(x0, drawn["noise"], drawn["timesteps"], data["mu"])
+    expected = data["mu"][:2]
+    if t < 1:
+        correct = kspace_consistency(data).select([0, 1]).with_prior_std(scheduler.prior_std)
+        times = [1.0, 0.667] if t == 0.667 else [1.0, 2 / 3, 0.333]
+        denoiser = scheduler.denoiser(network)
+        expected = sample(denoiser, expected, scheduler.process, sampler=PATH, times=times, correct=correct)
+    torch.testing.assert_close(state[:2], expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(scheduler.to_x0(target, state, data["mu"], scheduler.time_of(drawn["timesteps"])), x0)
+
+
+def test_every_time_of_the_path_is_drawn() -> None:
+    scheduler, data, network = D3GMScheduler(), batch(), Constant(torch.zeros(3, 2, 12, 10, dtype=torch.float64))
+    drawn = {
+        int(MeanPathPrepareBatch(scheduler, network, PATH, share_on_path=1.0, seed=seed)(data)[3]["timesteps"][0])
+        for seed in range(20)
+    }
+    assert drawn == {999, 666, 332}
+
+
+def test_no_share_on_the_path_is_the_batch_of_the_forward_law() -> None:
+    scheduler, data = D3GMScheduler(), batch()
+    path = MeanPathPrepareBatch(scheduler, nn.Identity(), PATH, share_on_path=0.0, seed=3)(data)
+    plain = D3GMPrepareBatch(scheduler, seed=3)(data)
+    torch.testing.assert_close(path[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "share", "message"),
+    [(Sampler(), 0.5, "the temperature 1.0; accepted: 0"), (PATH, 1.5, "share_on_path is 1.5; accepted: 0 to 1")],
+)
+def test_what_is_no_mean_path_is_refused(sampler: Sampler, share: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MeanPathPrepareBatch(D3GMScheduler(), nn.Identity(), sampler, share_on_path=share)
 
 
 @pytest.mark.parametrize(

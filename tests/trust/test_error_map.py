@@ -25,6 +25,12 @@ def test_quantile_loss_has_its_minimum_at_the_quantile():
         QuantileLoss(1)
 
 
+def test_the_relative_loss_does_not_depend_on_the_size_of_an_images_errors():
+    """Two images of one relative error: ten times the errors leave their loss; 0.9 (1 - 0.5) over 1 is 0.45."""
+    values = torch.tensor([[1.0, 1.0], [10.0, 10.0]])
+    assert float(QuantileLoss(0.9, relative=True)(0.5 * values, values)) == pytest.approx(0.45)
+
+
 def test_open_std_follows_the_mask():
     """For one coil C is diagonal in k-space: gamma^2 s^2 / (gamma^2 + s^2) on the mask, gamma^2 off it."""
     mask = torch.zeros(32, dtype=torch.bool)

@@ -38,9 +38,9 @@ from monai_d3gm.data.restoration.inputs import check_slices, find_sources, sprea
 from monai_d3gm.files import one_line
 from monai_d3gm.transforms.kspace import (
     CartesianMaskd,
+    CompressedSensingd,
     CropReadoutd,
     NormalizeKspaced,
-    PhaseConstraind,
     SimulateKspaced,
     ZeroFilled,
 )
@@ -86,7 +86,7 @@ class KspaceSliceDataset(Dataset):
     A slice is a dict: ``kspace`` complex64 (H, W) or (coils, H, W), zero where not sampled; ``mask`` bool (1, W) or
     (1, 1, W), (H, W) or (1, H, W) for a pattern along both axes; ``phase`` complex64 (H, W) of modulus 1, the phase
     reference that ``mu`` and ``image`` are divided by;
-    ``mu`` float32 (2, H, W), the phase-constrained estimate of the image; ``zero_filled`` float32 (2, H, W), not
+    ``mu`` float32 (2, H, W), the L1-wavelet estimate of the image; ``zero_filled`` float32 (2, H, W), not
     divided by the phase; ``image`` float32 (2, H, W), the fully sampled complex image (simulated: free of noise), and
     ``reference`` float32 (h, w), the magnitude to compare with, both absent where no truth is known;
     ``sensitivity_maps`` complex64 (coils, H, W) for several coils, without the phase; ``noise_std``;
@@ -424,4 +424,4 @@ class KspaceSliceDataset(Dataset):
     def _normalize(self, item: dict[Any, Any]) -> dict[Any, Any]:
         keys = ("kspace", "mu", "image", "reference", "noise_std")
         item = NormalizeKspaced(keys, allow_missing_keys=True)(item)
-        return PhaseConstraind("image", allow_missing_keys=True)(item)
+        return CompressedSensingd("image", allow_missing_keys=True)(item)

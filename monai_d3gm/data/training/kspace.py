@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_d3gm.baselines import l1_wavelet
 from monai_d3gm.consistency.fourier import complex_to_channels
 from monai_d3gm.data.training.base import TrainingDataset
 from monai_d3gm.data.training.pictures import Pictures, object_mask, place, vary
@@ -24,12 +25,13 @@ from monai_d3gm.transforms.kspace.functional import (
     crop_readout,
     keyed_generator,
     magnitude_scale,
-    phase_constrained,
-    phase_constraint_weight,
-    phase_reference,
     simulate_kspace,
     zero_filled,
 )
+from monai_d3gm.transforms.kspace.phase import phase_constraint_weight, phase_reference
+
+_MARGIN = 24
+"""Rows on both sides of a strip that its L1-wavelet estimate is made of too, so that it does not feel the edges."""
 
 
 class SimulatedKspaceDataset(TrainingDataset):
@@ -39,7 +41,7 @@ class SimulatedKspaceDataset(TrainingDataset):
     workers. ``batch_size`` consecutive items share a width, which is drawn anew for each batch.
 
     Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth; ``mu`` float32 (2, h, W), its
-    phase-constrained estimate; ``phase`` complex64 (h, W), the phase reference that both are divided by; ``kspace``
+    L1-wavelet estimate; ``phase`` complex64 (h, W), the phase reference that both are divided by; ``kspace``
     complex64 (h, W), zero where not sampled; ``mask`` bool (1, W); ``noise_std``, the
     standard deviation per real and imaginary part; ``scale``; ``acceleration``; ``key``. All but ``scale`` are in units
     in which the 99.5th percentile of the zero-filled magnitude of the full field of view is 1. h is ``strip``:
@@ -58,8 +60,6 @@ class SimulatedKspaceDataset(TrainingDataset):
         strip: rows kept, around a random row of the object; None keeps all.
         snr: range of the signal-to-noise ratio, drawn uniformly in its logarithm.
         phase: largest amplitude of the smooth phase in radians.
-        tolerance: of the phase-constrained estimate (`phase_constrained`); pairs (first item, tolerance), in order,
-            change it in the course of a training.
         resolution: range of the share of the band that is kept along each axis.
         augment: False leaves orientation, contrast, resolution and place as they are.
         progress: show a progress bar while the volumes are read, where stderr is a terminal.
@@ -82,7 +82,6 @@ class SimulatedKspaceDataset(TrainingDataset):
         strip: int | None = 64,
         snr: tuple[float, float] = (15.0, 150.0),
         phase: float = np.pi,
-        tolerance: float | Sequence[tuple[int, float]] = 0.002,
         resolution: tuple[float, float] = (0.7, 1.0),
         augment: bool = True,
         progress: bool = False,
@@ -102,7 +101,6 @@ class SimulatedKspaceDataset(TrainingDataset):
         self.batch_size = batch_size
         self.accelerations, self.masks = tuple(accelerations), tuple(masks)
         self.widths, self.height, self.strip = tuple(widths), height, strip
-        self.tolerance = [(0, tolerance)] if isinstance(tolerance, float) else tolerance
         self.snr, self.phase, self.resolution, self.augment = snr, phase, resolution, augment
         self.pictures = Pictures(volumes, progress=progress)
 
@@ -124,11 +122,10 @@ class SimulatedKspaceDataset(TrainingDataset):
         mask = cartesian_mask(
             width, acceleration, self.masks[rng.integers(len(self.masks))], seed=int(rng.integers(2**32))
         )
-        tolerance = [value for first, value in self.tolerance if first <= index][-1]
         height = self.strip or self.height
         rows = np.flatnonzero(object_mask(picture).any(axis=1))
         start = int(np.clip(rng.choice(rows) - height // 2, 0, self.height - height))
-        item = undersampled_strip(kspace * mask, image, mask, start, height, noise_std=noise_std, tolerance=tolerance)
+        item = undersampled_strip(kspace * mask, image, mask, start, height, noise_std=noise_std)
         return item | {
             "acceleration": torch.tensor(acceleration, dtype=torch.float32),
             "index": index,
@@ -146,7 +143,6 @@ def undersampled_strip(
     noise_std: float,
     maps: torch.Tensor | None = None,
     weight: float | None = None,
-    tolerance: float = 0.002,
 ) -> dict[str, Any]:
     """The part of a training item that measurement and image make, in units of the whole zero-filled magnitude.
 
@@ -159,7 +155,6 @@ def undersampled_strip(
         noise_std: the noise's standard deviation per real and imaginary part, in k-space's units.
         maps: the maps that the reconstruction has, (coils, H, W), for several coils.
         weight: of the phase constraint in ``mu``; None for the one that the measurement tells.
-        tolerance: of the phase-constrained estimate.
 
     Returns:
         ``image``, ``mu``, ``kspace``, ``phase``, ``mask``, ``noise_std``, ``scale`` and, with maps,
@@ -170,12 +165,20 @@ def undersampled_strip(
     data, reference = (kspace[None], phase[None]) if maps is None else (kspace, maps * phase)
     if weight is None:
         weight = phase_constraint_weight(data, mask, reference, noise_std)
-    rows = slice(start, start + height)
-    data, reference = crop_readout(data, start, height) / scale, reference[:, rows]
+    rows, first = slice(start, start + height), max(start - _MARGIN, 0)
+    around = slice(first, min(start + height + _MARGIN, len(image)))
+    estimate = l1_wavelet(
+        crop_readout(data, first, around.stop - first) / scale,
+        reference[:, around],
+        mask=mask,
+        phase_weight=weight,
+        scale=1.0,
+    )[start - first :][:height]
+    data = crop_readout(data, start, height) / scale
     image, phase = image[rows] / scale, phase[rows]
     item = {
         "image": complex_to_channels(image * phase.conj()),
-        "mu": complex_to_channels(phase_constrained(data, mask, reference, weight, tolerance)),
+        "mu": complex_to_channels(estimate),
         "kspace": data[0] if maps is None else data,
         "phase": phase,
         "mask": mask[None] if maps is None else mask[None, None],

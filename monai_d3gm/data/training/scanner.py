@@ -41,7 +41,7 @@ class RandomScannerDataset(TrainingDataset):
     workers. ``batch_size`` consecutive items share a width and a number of coils, which are drawn anew for each batch.
 
     Each item is a dict: ``image`` float32 (2, h, W), the noise-free complex truth as the estimated maps combine it;
-    ``mu`` float32 (2, h, W), its phase-constrained estimate; ``phase`` complex64 (h, W), the phase reference that both
+    ``mu`` float32 (2, h, W), its L1-wavelet estimate; ``phase`` complex64 (h, W), the phase reference that both
     are divided by; ``kspace`` complex64 (h, W) or (coils, h, W), zero where not sampled; ``mask`` bool (1, W) or
     (1, 1, W); ``sensitivity_maps`` complex64 (coils, h, W), with the errors of estimated ones, for several coils;
     ``noise_std``, the standard deviation per real and imaginary part; ``scale``; ``acceleration``; ``key``. All but

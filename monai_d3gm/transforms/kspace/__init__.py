@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from monai_d3gm.transforms.kspace.array import (
     CartesianMask,
+    CompressedSensing,
     CropReadout,
     CropToAcquiredBand,
     NormalizeKspace,
-    PhaseConstrain,
     SimulateKspace,
     ZeroFilled,
 )
 from monai_d3gm.transforms.kspace.dictionary import (
     CartesianMaskd,
+    CompressedSensingd,
     CropReadoutd,
     CropToAcquiredBandd,
     NormalizeKspaced,
-    PhaseConstraind,
     SimulateKspaced,
     ZeroFilledd,
 )
@@ -30,8 +30,8 @@ __all__ = [
     "CropToAcquiredBandd",
     "NormalizeKspace",
     "NormalizeKspaced",
-    "PhaseConstrain",
-    "PhaseConstraind",
+    "CompressedSensing",
+    "CompressedSensingd",
     "SimulateKspace",
     "SimulateKspaced",
     "ZeroFilled",

@@ -11,15 +11,17 @@ from monai.config import NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
 
+from monai_d3gm.baselines import l1_wavelet
 from monai_d3gm.consistency.fourier import complex_to_channels
 from monai_d3gm.transforms.kspace import functional
+from monai_d3gm.transforms.kspace.phase import phase_constraint_weight, phase_reference
 
 __all__ = [
     "CartesianMask",
     "CropReadout",
     "CropToAcquiredBand",
     "NormalizeKspace",
-    "PhaseConstrain",
+    "CompressedSensing",
     "SimulateKspace",
     "ZeroFilled",
 ]
@@ -179,17 +181,25 @@ class ZeroFilled(Transform):
         return complex_to_channels(functional.zero_filled(kspace, sensitivity_maps))
 
 
-class PhaseConstrain(Transform):
-    """The phase reference of masked k-space, and the estimate of the image divided by it that is nearly real.
+class CompressedSensing(Transform):
+    """The phase reference of masked k-space, and an L1-wavelet estimate of the image divided by it.
 
-    How nearly follows from the measurement. See `functional.phase_reference`, `functional.phase_constraint_weight` and
-    `functional.phase_constrained`.
+    How hard the estimate is pulled to a real image follows from the measurement. See `phase.phase_reference`,
+    `phase.phase_constraint_weight` and `monai_d3gm.baselines.l1_wavelet`.
 
-    >>> kspace = torch.ones(8, 6, dtype=torch.complex64)
-    >>> estimate, phase = PhaseConstrain()(kspace, torch.ones(1, 6, dtype=torch.bool))
+    Args:
+        max_iter: iterations of the L1-wavelet reconstruction, at least 1.
+
+    >>> kspace = torch.randn(16, 16, dtype=torch.complex64)
+    >>> estimate, phase = CompressedSensing()(kspace, torch.ones(1, 16, dtype=torch.bool))
     >>> estimate.shape, phase.shape
-    (torch.Size([2, 8, 6]), torch.Size([8, 6]))
+    (torch.Size([2, 16, 16]), torch.Size([16, 16]))
     """
+
+    def __init__(self, max_iter: int = 60) -> None:
+        if max_iter < 1:
+            raise ValueError(f"max_iter is {max_iter}; accepted: 1 or more.")
+        self.max_iter = max_iter
 
     def __call__(  # type: ignore[override]
         self,
@@ -201,12 +211,13 @@ class PhaseConstrain(Transform):
         """Return float32 (2, H, W) and complex64 (H, W), of k-space (H, W), or (coils, H, W) with coil maps."""
         if kspace.ndim != (2 if sensitivity_maps is None else 3):
             raise ValueError(f"kspace has shape {tuple(kspace.shape)}; accepted: (H, W), or (coils, H, W) with maps.")
-        phase = functional.phase_reference(kspace, mask, sensitivity_maps)
+        phase = phase_reference(kspace, mask, sensitivity_maps)
         if sensitivity_maps is None:
             kspace, sensitivity_maps = kspace[None], torch.ones_like(kspace[None])
         maps = sensitivity_maps * phase
-        weight = functional.phase_constraint_weight(kspace, mask, maps, noise_std)
-        return complex_to_channels(functional.phase_constrained(kspace, mask, maps, weight)), phase
+        weight = phase_constraint_weight(kspace, mask, maps, noise_std)
+        image = l1_wavelet(kspace, maps, mask=mask, phase_weight=weight, max_iter=self.max_iter)
+        return complex_to_channels(image), phase
 
 
 class NormalizeKspace(Transform):

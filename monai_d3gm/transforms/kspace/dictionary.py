@@ -21,7 +21,7 @@ __all__ = [
     "CropReadoutd",
     "CropToAcquiredBandd",
     "NormalizeKspaced",
-    "PhaseConstraind",
+    "CompressedSensingd",
     "SimulateKspaced",
     "ZeroFilledd",
 ]
@@ -180,8 +180,8 @@ class ZeroFilledd(MapTransform):
         return result
 
 
-class PhaseConstraind(MapTransform):
-    """Dictionary form of `array.PhaseConstrain`: divides images by the phase reference and estimates ``mu`` anew.
+class CompressedSensingd(MapTransform):
+    """Dictionary form of `array.CompressedSensing`: estimates ``mu`` and divides images by the phase reference.
 
     Of ``kspace``, ``mask`` and, where present, ``sensitivity_maps`` and ``noise_std`` it makes ``phase`` and the new
     ``mu``; what ``mu`` was, the zero-filled image, becomes ``zero_filled``.
@@ -190,14 +190,14 @@ class PhaseConstraind(MapTransform):
         keys: images (2, H, W) to divide by the phase reference, such as the truth.
 
     >>> import torch
-    >>> item = {"kspace": torch.ones(8, 6, dtype=torch.complex64), "mask": torch.ones(1, 6, dtype=torch.bool)}
-    >>> sorted(PhaseConstraind("image", allow_missing_keys=True)(item | {"mu": torch.ones(2, 8, 6)}))
+    >>> item = {"kspace": torch.randn(16, 16, dtype=torch.complex64), "mask": torch.ones(1, 16, dtype=torch.bool)}
+    >>> sorted(CompressedSensingd("image", allow_missing_keys=True)(item | {"mu": torch.ones(2, 16, 16)}))
     ['kspace', 'mask', 'mu', 'phase', 'zero_filled']
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = array.PhaseConstrain()
+        self.transform = array.CompressedSensing()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Estimate, and divide each of ``keys``."""

@@ -15,7 +15,6 @@ import torch
 from fastmri.data.subsample import create_mask_for_mask_type
 from numpy.typing import NDArray
 
-from monai_d3gm.consistency.conjugate_gradient import conjugate_residuals, norm
 from monai_d3gm.consistency.fourier import fft1c, fft2c, ifft1c, ifft2c
 
 MASK_TYPES = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
@@ -26,12 +25,6 @@ CENTER_LINES_PER_ACCELERATION = 0.32
 
 FOREGROUND_LEVEL = 0.1
 """A pixel is foreground where its magnitude exceeds this share of the 99.5th percentile."""
-
-_PHASE_WEIGHT = 0.5
-_REAL_UP_TO = 0.1
-_RIDGE = 0.01
-"""Of `phase_constrained` and `phase_constraint_weight`: the largest weight of the imaginary part, the imaginary share
-up to which it holds, and the weight of the whole image."""
 
 _EDGE_RATIO = 2.5
 _EDGE_HALF_WIDTH = 0.025
@@ -312,172 +305,6 @@ def zero_filled(kspace: torch.Tensor, sensitivity_maps: torch.Tensor | None = No
     """
     images = ifft2c(kspace)
     return images if sensitivity_maps is None else (sensitivity_maps.conj() * images).sum(dim=-3)
-
-
-def _pattern(mask: torch.Tensor) -> torch.Tensor:
-    """The mask as (1 or H, W), checked: (1, W) where whole lines are sampled."""
-    pattern = mask.reshape(-1, *mask.shape[-2:]) if mask.ndim > 1 else mask[None, None]
-    if not bool((pattern == pattern[0]).all()):
-        raise ValueError(f"mask of shape {tuple(mask.shape)} differs between coils; accepted: the same for all.")
-    rows_alike = bool((pattern[0] == pattern[0, :1]).all())
-    return pattern[0, :1] if rows_alike else pattern[0]
-
-
-def phase_reference(
-    kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return e^{i phi} with phi the phase of the image's low frequencies, from the fully sampled centre of the mask.
-
-    Divided by it, an image of slowly varying phase is nearly real: its k-space is nearly Hermitian, and what is
-    measured at k tells of -k (homodyne reconstruction, Noll et al., IEEE TMI 10, 1991). The centre is weighted by a
-    Hann window.
-
-    Args:
-        kspace: complex (H, W) or, with ``sensitivity_maps``, (coils, H, W).
-        mask: bool (..., 1 or H, W), the same for all coils. Of a pattern along both axes the centre is what is sampled
-            on the lines through the middle of k-space.
-        sensitivity_maps: complex (coils, H, W).
-
-    Returns:
-        complex64 (H, W) of modulus 1; 1 everywhere if the centre was not sampled.
-
-    Raises:
-        ValueError: the mask is not the same for all coils.
-
-    >>> image = torch.polar(torch.ones(16, 16), torch.full((16, 16), 0.5))
-    >>> reference = phase_reference(fft2c(image), torch.ones(1, 16, dtype=torch.bool))
-    >>> torch.allclose(reference, image)
-    True
-    """
-    height, width = kspace.shape[-2:]
-    pattern = _pattern(mask)
-    across, down = _centre_reach(pattern[len(pattern) // 2]), _centre_reach(pattern[:, width // 2])
-    if not across:
-        return torch.ones(height, width, dtype=kspace.dtype, device=kspace.device)
-    rows = _hann(height, max(across * height / width, 1.0) if len(pattern) == 1 else down).to(kspace.device)
-    weights = rows[:, None] * _hann(width, across).to(kspace.device)
-    image = zero_filled(kspace * weights * pattern, sensitivity_maps)
-    return torch.polar(torch.ones_like(image.real), image.angle())
-
-
-def phase_constraint_weight(
-    kspace: torch.Tensor, mask: torch.Tensor, sensitivity_maps: torch.Tensor, noise_std: float = 0.0
-) -> float:
-    """Return how strongly the measurement lets `phase_constrained` pull the image to a real one.
-
-    The weight is w = 0.5 min(1, (0.1 / q)^2) / n^2, and 0 where this is below 0.01, the weight of the other term.
-
-    - q is the imaginary share of the detail's energy. The fully sampled centre holds the whole readout, so it shows
-      detail along the rows: what lies beyond the frequencies that the phase reference was made of. There conjugate
-      pairs agree (q = 0) where the phase is smooth, and do not agree at all (q = 0.5) where it is arbitrary. The
-      noise's share of both parts is taken off.
-    - n is the effective number of coils: 1 / sum(e^2) for the eigenvalues e, of sum 1, of the maps' Gram matrix, the
-      pixels weighted by the magnitude. Coils that see the same count as one. Where they differ, they say more about
-      the missing lines than the phase does.
-
-    One coil and a smooth phase give 0.5, up to a share of 0.1: on simulated k-space the constraint then lowers the
-    error of the estimate, and at a share of 0.38 it is best near 0.05.
-
-    Args:
-        kspace: complex (coils, H, W), 0 where not sampled.
-        mask: bool (..., 1 or H, W), the same for all coils.
-        sensitivity_maps: complex (coils, H, W), times the phase reference.
-        noise_std: the noise's standard deviation per real and imaginary part, in k-space's units.
-
-    Returns:
-        The weight, from 0 to 0.5; 0 if the central line was not sampled, since the phase is then unknown, and for a
-        pattern along both axes, whose centre does not hold the whole readout.
-
-    Raises:
-        ValueError: the mask is not the same for all coils.
-
-    Example:
-        >>> image = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)).to(torch.complex64)
-        >>> mask, maps = torch.ones(32, dtype=torch.bool), torch.ones_like(image)
-        >>> phase_constraint_weight(fft2c(image), mask, maps)
-        0.5
-    """
-    height, width = kspace.shape[-2:]
-    pattern = _pattern(mask)
-    reach = _centre_reach(pattern[0])
-    if len(pattern) > 1 or not reach:
-        return 0.0
-    columns = _hann(width, reach).to(kspace.device)
-    rows = (torch.arange(height, device=kspace.device) - height // 2).abs() >= reach * height / width
-    image = zero_filled(kspace * columns, sensitivity_maps)
-    detail = ifft1c(fft1c(image, dim=-2) * rows[:, None], dim=-2)
-    gain = sensitivity_maps.abs().square().sum(0).mean() * columns.square().mean() * rows.float().mean()
-    floor = noise_std**2 * gain
-    real, imaginary = ((part.square().mean() - floor).clamp_min(0) for part in (detail.real, detail.imag))
-    share = float(imaginary / (real + imaginary).clamp_min(1e-30))
-    weighted = (sensitivity_maps * image.abs().sqrt()).flatten(1)
-    gram = weighted @ weighted.mH
-    power = float(gram.diagonal().real.sum().square() / gram.abs().square().sum().clamp_min(1e-30))
-    weight = _PHASE_WEIGHT * min(1.0, (_REAL_UP_TO / max(share, 1e-6)) ** 2) / max(power, 1.0) ** 2
-    return weight if weight >= _RIDGE else 0.0
-
-
-def _centre_reach(line: torch.Tensor) -> int:
-    """Half the width of the fully sampled centre of a line of the mask (W,); 0 if its middle was not sampled."""
-    width = len(line)
-    centre = width // 2
-    if not bool(line[centre]):
-        return 0
-    gaps = (~line).nonzero().flatten()
-    left, right = gaps[gaps < centre], gaps[gaps >= centre]
-    reach = min(centre - int(left[-1]) if len(left) else centre, int(right[0]) - centre if len(right) else centre)
-    return max(reach, 1)
-
-
-def _hann(size: int, half: float) -> torch.Tensor:
-    """A Hann window around the centre of an axis that falls to 0 at the distance ``half``."""
-    position = (torch.arange(size) - size // 2).abs() / half
-    return torch.cos(np.pi / 2 * position.clamp(max=1)) ** 2
-
-
-def phase_constrained(
-    kspace: torch.Tensor,
-    mask: torch.Tensor,
-    sensitivity_maps: torch.Tensor,
-    weight: float = _PHASE_WEIGHT,
-    tolerance: float = 0.002,
-) -> torch.Tensor:
-    """Return the image that fits the measurement and is nearly real (Bydder and Robson, MRM 53, 2005).
-
-    It minimises ||A x - y||^2 + weight ||Im x||^2 + 0.01 ||x||^2 for A = M F S, with the phase reference in S.
-
-    Args:
-        kspace: y, complex (coils, H, W), 0 where not sampled.
-        mask: M, bool (..., 1 or H, W), the same for all coils.
-        sensitivity_maps: S, complex (coils, H, W), times the phase reference.
-        weight: of the imaginary part, at least 0; `phase_constraint_weight` finds it.
-        tolerance: residual of the normal equations at which the iterations stop, relative to ||A^H y||. Most of the
-            norm lies at low frequencies: a loose one leaves the high frequencies as they were.
-
-    Returns:
-        complex64 (H, W).
-
-    Raises:
-        ValueError: the mask is not the same for all coils.
-
-    >>> image = torch.rand(8, 16).to(torch.complex64)
-    >>> mask = torch.arange(16) >= 6  # a bit more than half of k-space: the rest is its mirror image
-    >>> estimate = phase_constrained(fft2c(image)[None] * mask, mask, torch.ones(1, 8, 16, dtype=torch.complex64))
-    >>> bool((estimate - image).norm() < 0.2 * image.norm())
-    True
-    """
-    lines = _pattern(mask)
-    axes = (-1,) if len(lines) == 1 else (-2, -1)  # rows decouple where whole lines are sampled
-    pattern = torch.fft.ifftshift(lines, dim=axes).to(kspace.real.dtype)
-
-    def operator(x: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.fftn(sensitivity_maps * x[:, None], dim=axes, norm="ortho")
-        measured = torch.fft.ifftn(spectrum * pattern, dim=axes, norm="ortho")
-        normal = (sensitivity_maps.conj() * measured).sum(1)
-        return normal + torch.complex(_RIDGE * x.real, (_RIDGE + weight) * x.imag)
-
-    rhs = zero_filled(kspace, sensitivity_maps)[None]
-    return conjugate_residuals(operator, rhs, rhs, tolerance * norm(rhs))[0]
 
 
 def magnitude_scale(magnitude: torch.Tensor, percentile: float = 99.5) -> float:

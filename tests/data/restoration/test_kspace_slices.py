@@ -28,7 +28,7 @@ from monai_d3gm.data import (
     write_kspace,
 )
 from monai_d3gm.engines import kspace_consistency
-from monai_d3gm.transforms import PhaseConstrain, ZeroFilled
+from monai_d3gm.transforms import CompressedSensing, ZeroFilled
 from monai_d3gm.transforms.kspace.functional import foreground_mean, simulate_kspace
 
 
@@ -117,7 +117,7 @@ def test_the_estimate_is_that_of_the_transform_and_nearer_the_truth(single: Path
     """`mu` belongs to the slice's own k-space and phase; the zero-filled image has its first meaning."""
     for item in (KspaceSliceDataset(single)[1], KspaceSliceDataset(bundled_epi_path(), coils=3)[3]):
         maps = item.get("sensitivity_maps")
-        estimate, phase = PhaseConstrain()(item["kspace"], item["mask"], maps, item["noise_std"])
+        estimate, phase = CompressedSensing()(item["kspace"], item["mask"], maps, item["noise_std"])
         assert torch.equal(item["mu"], estimate) and torch.equal(item["phase"], phase)
         assert torch.allclose(item["zero_filled"], ZeroFilled()(item["kspace"], maps), atol=1e-6)
         assert torch.allclose(phase.abs(), torch.ones(()), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The phase reference on phases that are known, and the constrained estimate against dense and closed solutions."""
+"""The phase reference on phases that are known, the weight of the constraint, and the L1-wavelet estimate."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import sigpy.mri
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
-from monai_d3gm.transforms import PhaseConstrain, PhaseConstraind, ZeroFilled
+from monai_d3gm.baselines import l1_wavelet
+from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c
+from monai_d3gm.transforms import CompressedSensing, CompressedSensingd, ZeroFilled
 from monai_d3gm.transforms.kspace import functional
-from monai_d3gm.transforms.kspace.functional import phase_constrained, phase_constraint_weight, phase_reference
+from monai_d3gm.transforms.kspace.phase import phase_constraint_weight, phase_reference
 
 HEIGHT, WIDTH = 32, 48
 
@@ -49,25 +50,20 @@ def imaginary_share(image: Tensor) -> float:
 # --- patterns along both axes -----------------------------------------------------------------------------------
 
 
-def test_a_pattern_along_both_axes_is_solved_as_lines_are() -> None:
-    """Whole lines written as points of both axes; and points, against the dense normal equations."""
-    image, maps = object_with_edges(12, 16) * torch.exp(torch.tensor(0.4j)), coil_maps(2, 12, 16)
-    kspace, mask = fft2c(maps * image), lines(3, 16)
-    for function in (phase_reference, phase_constrained):
-        assert torch.equal(function(kspace * mask, mask, maps), function(kspace * mask, mask.expand(12, 16), maps))
+def test_whole_lines_written_as_points_of_both_axes_are_lines() -> None:
+    image, maps = object_with_edges(32, 48) * torch.exp(torch.tensor(0.4j)), coil_maps(2, 32, 48)
+    mask = lines(6)
+    kspace = fft2c(maps * image) * mask
+    assert torch.equal(phase_reference(kspace, mask, maps), phase_reference(kspace, mask.expand(32, 48), maps))
+    (estimate, _), (points, _) = (CompressedSensing()(kspace, m, maps) for m in (mask, mask.expand(32, 48)))
+    assert torch.equal(estimate, points)
+
+
+def test_points_of_both_axes_have_no_phase_constraint() -> None:
+    image, maps = object_with_edges(12, 16), coil_maps(2, 12, 16)
     points = torch.rand(12, 16, generator=torch.Generator().manual_seed(0)) < 0.5
     points[4:9, 6:11] = True
-    assert phase_constraint_weight(kspace * points, points, maps) == 0
-    found = phase_constrained(kspace * points, points, maps, tolerance=1e-9)
-
-    def normal(x: Tensor) -> Tensor:
-        measured = ifft2c(fft2c(maps * torch.complex(*x)) * points)
-        back = (maps.conj() * measured).sum(0) - (maps.conj() * ifft2c(kspace * points)).sum(0)
-        gradient = back + torch.complex(0.01 * x[0], 0.51 * x[1])
-        return torch.stack([gradient.real, gradient.imag])
-
-    zero = normal(torch.zeros(2, 12, 16, dtype=torch.float64))
-    assert normal(torch.stack([found.real, found.imag])).norm() < 1e-6 * zero.norm()
+    assert phase_constraint_weight(fft2c(maps * image) * points, points, maps) == 0
 
 
 @pytest.mark.parametrize("reach", [2, 4])
@@ -121,17 +117,18 @@ def test_a_smooth_phase_is_followed_better_the_wider_the_centre(coils: int) -> N
     assert imaginary_share(image) > 0.3 > 0.05 > shares[0] > shares[1] > shares[2]
 
 
+@settings(max_examples=20)
 @given(angle=st.floats(-3.1, 3.1), coils=st.sampled_from([None, 3]))
 def test_a_global_phase_goes_into_the_reference_alone(angle: float, coils: int | None) -> None:
-    """And the estimate is what it was: its system is the same."""
+    """And the estimate is the same, within single precision."""
     maps = None if coils is None else coil_maps(coils, HEIGHT, WIDTH)
     image = positive() * torch.exp(1j * torch.linspace(0, 2, WIDTH).double())
     mask, kspace = lines(4), fft2c(image if maps is None else maps * image)
     turn = complex(np.exp(1j * angle))
-    estimate, phase = PhaseConstrain()(kspace * mask, mask, maps)
-    turned, other = PhaseConstrain()(turn * kspace * mask, mask, maps)
+    estimate, phase = CompressedSensing()(kspace * mask, mask, maps)
+    turned, other = CompressedSensing()(turn * kspace * mask, mask, maps)
     assert torch.allclose(other, turn * phase, atol=1e-10)
-    assert torch.allclose(turned, estimate, atol=1e-10)
+    assert torch.allclose(turned, estimate, atol=1e-3)
 
 
 def test_a_phase_that_goes_from_the_image_into_the_maps_leaves_the_reference() -> None:
@@ -153,7 +150,7 @@ def test_without_a_centre_the_reference_is_one() -> None:
     mask = torch.arange(WIDTH) % 4 == 1
     assert not mask[WIDTH // 2]
     image = positive() * np.exp(0.7j)
-    estimate, phase = PhaseConstrain()((fft2c(image) * mask).to(torch.complex64), mask)
+    estimate, phase = CompressedSensing()((fft2c(image) * mask).to(torch.complex64), mask)
     assert torch.equal(phase, torch.ones_like(phase)) and torch.isfinite(estimate).all()
 
 
@@ -207,92 +204,6 @@ def test_without_a_centre_nothing_is_constrained() -> None:
 # --- the estimate -----------------------------------------------------------------------------------------------
 
 
-def measured(coils: int, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """(k-space, mask, maps times a phase) of a random image, which no prior fits."""
-    generator = torch.Generator().manual_seed(coils)
-    maps = torch.randn(coils, *shape, generator=generator, dtype=torch.complex128)
-    maps = maps / maps.abs().square().sum(0).sqrt()
-    mask = torch.rand(shape[1], generator=generator) < 0.5
-    mask[shape[1] // 2] = True
-    image = torch.randn(*shape, generator=generator, dtype=torch.complex128)
-    return fft2c(maps * image) * mask, mask, maps
-
-
-def dense_solution(kspace: Tensor, mask: Tensor, maps: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The minimiser from LAPACK's least squares over real unknowns, the normal matrix and its right side.
-
-    The rows are those of A, of sqrt(weight) Im and of sqrt(0.01).
-    """
-    shape, size = kspace.shape[1:], kspace[0].numel()
-    columns = []
-    for unit in torch.eye(2 * size, dtype=torch.float64):
-        image = torch.complex(unit[:size], unit[size:]).reshape(shape)
-        value = (fft2c(maps * image) * mask).flatten()
-        columns.append(torch.cat((value.real, value.imag, weight**0.5 * unit[size:], 0.1 * unit)))
-    matrix = torch.stack(columns, dim=1)
-    data = torch.cat((kspace.real.flatten(), kspace.imag.flatten(), torch.zeros(3 * size, dtype=torch.float64)))
-    solution = torch.linalg.lstsq(matrix, data).solution
-    return torch.complex(solution[:size], solution[size:]).reshape(shape), matrix.mT @ matrix, matrix.mT @ data
-
-
-@pytest.mark.parametrize("coils", [1, 2, 3])
-@pytest.mark.parametrize("weight", [0.5, 3.0])
-@pytest.mark.parametrize("shape", [(5, 6), (4, 7)])
-def test_it_is_the_minimiser(coils: int, weight: float, shape: tuple[int, int]) -> None:
-    kspace, mask, maps = measured(coils, shape)
-    expected, _, _ = dense_solution(kspace, mask, maps, weight)
-    assert torch.allclose(phase_constrained(kspace, mask, maps, weight, 1e-10), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("coils", [1, 3])
-@pytest.mark.parametrize("tolerance", [0.02, 0.002])
-def test_the_normal_equations_hold_as_far_as_is_said(coils: int, tolerance: float) -> None:
-    kspace, mask, maps = measured(coils, (6, 8))
-    _, normal, right = dense_solution(kspace, mask, maps, 0.5)
-    estimate = phase_constrained(kspace, mask, maps, tolerance=tolerance).flatten()
-    residual = normal @ torch.cat((estimate.real, estimate.imag)) - right
-    assert float(residual.norm() / right.norm()) <= tolerance
-
-
-def test_a_fully_sampled_real_image_stays() -> None:
-    """But for the pull of the small term, x / 1.01, unless that is inside the tolerance."""
-    image, mask = positive().to(torch.complex128), torch.ones(WIDTH, dtype=torch.bool)
-    maps = torch.ones_like(image)[None]
-    for tolerance, expected in ((1e-10, image / 1.01), (0.02, image)):
-        estimate = phase_constrained(fft2c(image)[None], mask, maps, tolerance=tolerance)
-        assert torch.allclose(estimate, expected, atol=1e-9)
-
-
-def mirrored(mask: Tensor) -> Tensor:
-    """Whether the line at -k is sampled, for lines centred at W // 2."""
-    centre = mask.shape[-1] // 2
-    return mask[(2 * centre - torch.arange(mask.shape[-1])) % mask.shape[-1]]
-
-
-def test_half_of_k_space_gives_a_real_image() -> None:
-    """In closed form: of a pair k, -k with only k measured, a at k and the conjugate of b at -k minimise
-
-    |a - y|^2 + 0.01 (|a|^2 + |b|^2) + 0.5 |a - b|^2 / 2, as the imaginary part has (a - b) / 2i at k and -k.
-    """
-    image = object_with_edges().to(torch.complex128)
-    mask = torch.arange(96) >= 48
-    maps = torch.ones_like(image)[None]
-    estimate = phase_constrained(fft2c(image)[None] * mask, mask, maps, tolerance=1e-9)
-    b_over_a = 0.25 / 0.26
-    a = 1 / (1.01 + 0.01 * b_over_a)
-    factor = torch.where(mask, torch.where(mirrored(mask), 1 / 1.01, a), a * b_over_a).double()
-    factor[0] = 0.0  # the line at the edge of the band is its own mirror image, and not sampled
-    assert torch.allclose(fft2c(estimate), factor * fft2c(image), atol=1e-6 * float(fft2c(image).abs().max()))
-
-
-def test_half_of_k_space_gives_a_real_image_as_far_as_it_is_run() -> None:
-    image = object_with_edges().to(torch.complex128)
-    mask = torch.arange(96) >= 44
-    kspace = fft2c(image)[None] * mask
-    error = (phase_constrained(kspace, mask, torch.ones_like(image)[None]) - image).norm() / image.norm()
-    assert float(error) < 0.05 < 0.1 < float((ifft2c(kspace[0]) - image).norm() / image.norm())
-
-
 @pytest.mark.parametrize("coils", [1, 4])
 def test_it_is_nearer_an_image_of_smooth_phase_than_zero_filling(coils: int) -> None:
     magnitude = object_with_edges()
@@ -301,7 +212,7 @@ def test_it_is_nearer_an_image_of_smooth_phase_than_zero_filling(coils: int) -> 
     maps = None if coils == 1 else coil_maps(coils, *magnitude.shape)
     mask = functional.cartesian_mask(96, 3, "random", seed=2)
     kspace = fft2c(image if maps is None else maps * image) * mask
-    estimate, phase = PhaseConstrain()(kspace, mask, maps)
+    estimate, phase = CompressedSensing()(kspace, mask, maps)
     truth = image * phase.conj()
     zero_filled = functional.zero_filled(kspace, maps) * phase.conj()
     assert float((channels_to_complex(estimate) - truth).norm()) < 0.97 * float((zero_filled - truth).norm())
@@ -316,20 +227,21 @@ def test_array_and_dictionary_forms(coils: int | None) -> None:
     image = (positive() * torch.exp(1j * torch.linspace(0, 2, WIDTH).double())).to(torch.complex64)
     mask = lines(5).reshape((1,) * (1 if coils is None else 2) + (-1,))
     kspace = fft2c(image if maps is None else maps * image) * mask
-    estimate, phase = PhaseConstrain()(kspace, mask, maps)
+    estimate, phase = CompressedSensing()(kspace, mask, maps)
     assert estimate.shape == (2, HEIGHT, WIDTH) and estimate.dtype == torch.float32
     assert phase.shape == (HEIGHT, WIDTH) and phase.dtype == torch.complex64
     assert torch.equal(phase, phase_reference(kspace, mask, maps))
     stack, weights = (kspace[None], phase[None]) if maps is None else (kspace, maps * phase)
     strength = phase_constraint_weight(stack, mask, weights)
-    assert torch.equal(estimate, complex_to_channels(phase_constrained(stack, mask, weights, strength)))
+    expected = l1_wavelet(stack, weights, mask=mask, phase_weight=strength)
+    assert torch.equal(estimate, complex_to_channels(expected))
 
     item: dict[Any, Any] = {"kspace": kspace, "mask": mask, "mu": ZeroFilled()(kspace, maps), "key": "a:0"}
     item |= {"image": complex_to_channels(image), "reference": image.abs()}
     if maps is not None:
         item["sensitivity_maps"] = maps
     before = dict(item)
-    result = PhaseConstraind("image")(item)
+    result = CompressedSensingd("image")(item)
     assert item.keys() == before.keys() and all(item[k] is before[k] for k in item)
     assert result.keys() == item.keys() | {"phase", "zero_filled"}
     assert torch.equal(result["mu"], estimate) and torch.equal(result["phase"], phase)
@@ -340,21 +252,26 @@ def test_array_and_dictionary_forms(coils: int | None) -> None:
 
 
 def test_a_key_that_is_missing() -> None:
-    kspace, mask = torch.ones(4, 6, dtype=torch.complex64), torch.ones(1, 6, dtype=torch.bool)
+    kspace, mask = torch.randn(16, 16, dtype=torch.complex64), torch.ones(1, 16, dtype=torch.bool)
     item = {"kspace": kspace, "mask": mask, "mu": ZeroFilled()(kspace)}
-    assert "image" not in PhaseConstraind("image", allow_missing_keys=True)(item)
+    assert "image" not in CompressedSensingd("image", allow_missing_keys=True)(item)
     with pytest.raises(KeyError, match="image"):
-        PhaseConstraind("image")(item)
+        CompressedSensingd("image")(item)
 
 
 def test_what_the_transform_refuses() -> None:
     kspace, maps = torch.ones(2, 4, 6, dtype=torch.complex64), torch.ones(2, 4, 6, dtype=torch.complex64)
     mask = torch.ones(6, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"kspace has shape \(2, 4, 6\); accepted: \(H, W\), or"):
-        PhaseConstrain()(kspace, mask)
+        CompressedSensing()(kspace, mask)
     with pytest.raises(ValueError, match=r"kspace has shape \(4, 6\)"):
-        PhaseConstrain()(kspace[0], mask, maps)
+        CompressedSensing()(kspace[0], mask, maps)
     points = torch.ones(2, 4, 6, dtype=torch.bool)
     points[0, 1, 2] = False
     with pytest.raises(ValueError, match=r"mask of shape \(2, 4, 6\) differs between coils"):
-        PhaseConstrain()(kspace[0], points)
+        CompressedSensing()(kspace[0], points)
+
+
+def test_the_number_of_iterations_is_checked() -> None:
+    with pytest.raises(ValueError, match="max_iter is 0; accepted: 1 or more"):
+        CompressedSensing(max_iter=0)
