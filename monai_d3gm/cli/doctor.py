@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pydicom", "fastmri", "h5py", "scikit-image", "sigpy")
 # extra -> its modules, and the features that need them
 _EXTRAS = {
-    "dicom": (("highdicom", "gdcm", "openjpeg"), "maps as DICOM objects, compressed DICOM files"),
+    "dicom": (("highdicom", "gdcm", "openjpeg", "dicomweb_client"), "DICOM maps, compressed DICOM files, DICOMweb"),
     "ismrmrd": (("ismrmrd",), "ISMRMRD raw data"),
     "label": (("monailabel",), "the MONAI Label server (an environment of its own)"),
-    "docs": (("sphinx", "myst_parser"), "building the documentation"),
+    "docs": (("sphinx", "furo", "myst_nb", "sphinx-mathjax-offline"), "building the documentation"),
     "test": (("pytest", "hypothesis"), "running the tests"),
 }
 
@@ -43,7 +43,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     print("packages   " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
     for extra, (modules, purpose) in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        state = f"missing {', '.join(missing)}: no {purpose}" if missing else "installed"
+        state = f"missing {', '.join(missing)}; needed for {purpose}" if missing else "installed"
         print(f"extra      {extra}: {state}")
     import torch
 

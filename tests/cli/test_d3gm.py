@@ -165,7 +165,11 @@ def test_doctor_finds_a_bundle_that_computes_something_else(
     root = tmp_path / "own"
     shutil.copytree(bundle, root)
     monkeypatch.setattr(doctor, "find_bundles", lambda: {"own": root})
-    assert main(["doctor"]) == 0 and "own: not tried: it has no reference" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "_EXTRAS", {"more": (("json", "no_such_module"), "nothing")})
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "own: not tried: it has no reference" in out
+    assert "more: missing no_such_module; needed for nothing" in out
     assert main(["bundle", "finish", str(root)]) == 0
     capsys.readouterr()
     assert main(["doctor"]) == 0
