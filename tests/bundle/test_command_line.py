@@ -128,7 +128,7 @@ def test_the_last_line_on_stderr_is_the_cause(
 ) -> None:
     given(command_line, "--config_file", make(tmp_path) / "configs" / "inference.json")
     check_command_line()
-    causes = ((lambda: D3GMProcess(tau=0.5), "error: tau must"), (lambda: {}["a\nb"], "error: 'a\\nb'"))
+    causes = ((lambda: D3GMProcess(tau=0.5), "error: tau is 0.5; accepted"), (lambda: {}["a\nb"], "error: 'a\\nb'"))
     for component, expected in causes:
         with pytest.raises(RuntimeError) as caught:
             ConfigParser({"x": {"_target_": component}, "y": "$@x"}).get_parsed_content("y")

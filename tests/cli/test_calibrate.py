@@ -76,7 +76,7 @@ def test_the_calibration_is_found_by_a_restoration_with_the_same_parameters(root
     files = [str(subjects / f"sub-0{number}_T1w.nii.gz") for number in range(3)]
     assert main(["calibrate", str(root), *files, *FAST]) == 0
     settings = {"dataset_dir": files[0], "num_samples": 2, "num_inference_steps": 1, "slices": 1, "device": "cpu"}
-    hot = "calibrated for sampler.temperature 1.0, not 3.0; sampler.t_min 0.1, not 0.4"
+    hot = "calibrated for sampler.temperature 1.0, not 3.0; sampler.t_min 0.06, not 0.4"
     for changes, words in (
         ({}, None),
         ({"acceleration": 3}, "calibrated for acceleration 4, not 3"),

@@ -146,7 +146,7 @@ def test_the_last_corrections_have_gamma_scaled() -> None:
     samplers = [Sampler(last_prior_scales=scales) for scales in ((0,), ())]
     one = [RestorationInferer(scheduler, sampler, fidelity=1)(mu, net, noisy) for sampler in samplers]
     assert torch.equal(*one)
-    with pytest.raises(ValueError, match="with_prior_scale.scale. where last_prior_scales is .0.25,."):
+    with pytest.raises(ValueError, match="last_prior_scales is .0.25,.: an object with a method with_prior_scale"):
         RestorationInferer(scheduler, Sampler(last_prior_scales=[0.25]))(mu, net, lambda x0_hat, t: x0_hat)
 
 
