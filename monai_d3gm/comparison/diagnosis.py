@@ -251,7 +251,8 @@ def _say(axes: Sequence[Axes], reason: str) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_frame_on(False)
-    axes[0].text(0.0, 0.5, "\n".join(wrap(reason, 110)), fontsize=8, va="center", transform=axes[0].transAxes)
+    text = axes[0].text(0.0, 0.5, "\n".join(wrap(reason, 110)), fontsize=8, va="center", transform=axes[0].transAxes)
+    text.set_in_layout(False)  # it runs over all columns, and the first would grow to hold it
 
 
 def _forward(process: DiffusionProcess, pair: Pair, seed: int) -> dict[float, Tensor]:

@@ -71,6 +71,7 @@ def test_each_process_has_its_forward_law_and_sampling_or_why_not() -> None:
     last = figure.axes[13].get_images()[0].get_array()  # the result, over the truth's range
     assert np.allclose(last, 1.0, atol=1e-3)
     assert not figure.axes[21].get_images() and "was trained for rho" in figure.axes[21].texts[0].get_text()
+    assert not figure.axes[21].texts[0].get_in_layout()  # the columns keep one width
     alone = draw_trajectories({"D3GM": (D3GMProcess(), None, None)}, pair(), steps=8)
     assert [axis.get_ylabel() for axis in alone.axes if axis.get_ylabel()] == ["D3GM\nforward law"]
     turned = draw_trajectories(methods, pair(), steps=8, view=lambda image: image.T[::-1])
