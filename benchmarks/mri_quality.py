@@ -98,7 +98,7 @@ TASKS = {
         _kspace,
         kspace_consistency,
         magnitude,
-        {**KSPACE_BASELINES, "L1-wavelet (mu)": lambda batch: magnitude(batch["mu"])},
+        KSPACE_BASELINES,
         ("zero-filled", "L1-wavelet"),
     ),
     "mri_sr": Task(

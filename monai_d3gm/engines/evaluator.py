@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from monai_d3gm.baselines import cg_sense, l1_wavelet, total_variation
+from monai_d3gm.baselines import cg_sense, total_variation
 from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.prepare import kspace_consistency
@@ -103,7 +103,7 @@ def _classical(solve: Callable[..., Tensor]) -> Baseline:
 
 KSPACE_BASELINES: Mapping[str, Baseline] = {
     "zero-filled": lambda batch: magnitude(batch["zero_filled"]),
-    "L1-wavelet": _classical(l1_wavelet),
+    "L1-wavelet": lambda batch: magnitude(batch["mu"]),  # the estimate that restoration starts from
 }
 """The reconstructions to compare with."""
 
