@@ -270,8 +270,3 @@ def test_what_the_transform_refuses() -> None:
     points[0, 1, 2] = False
     with pytest.raises(ValueError, match=r"mask of shape \(2, 4, 6\) differs between coils"):
         CompressedSensing()(kspace[0], points)
-
-
-def test_the_number_of_iterations_is_checked() -> None:
-    with pytest.raises(ValueError, match="max_iter is 0; accepted: 1 or more"):
-        CompressedSensing(max_iter=0)

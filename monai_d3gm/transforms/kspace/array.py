@@ -187,19 +187,11 @@ class CompressedSensing(Transform):
     How hard the estimate is pulled to a real image follows from the measurement. See `phase.phase_reference`,
     `phase.phase_constraint_weight` and `monai_d3gm.baselines.l1_wavelet`.
 
-    Args:
-        max_iter: iterations of the L1-wavelet reconstruction, at least 1.
-
     >>> kspace = torch.randn(16, 16, dtype=torch.complex64)
     >>> estimate, phase = CompressedSensing()(kspace, torch.ones(1, 16, dtype=torch.bool))
     >>> estimate.shape, phase.shape
     (torch.Size([2, 16, 16]), torch.Size([16, 16]))
     """
-
-    def __init__(self, max_iter: int = 60) -> None:
-        if max_iter < 1:
-            raise ValueError(f"max_iter is {max_iter}; accepted: 1 or more.")
-        self.max_iter = max_iter
 
     def __call__(  # type: ignore[override]
         self,
@@ -216,7 +208,7 @@ class CompressedSensing(Transform):
             kspace, sensitivity_maps = kspace[None], torch.ones_like(kspace[None])
         maps = sensitivity_maps * phase
         weight = phase_constraint_weight(kspace, mask, maps, noise_std)
-        image = l1_wavelet(kspace, maps, mask=mask, phase_weight=weight, max_iter=self.max_iter)
+        image = l1_wavelet(kspace, maps, mask=mask, phase_weight=weight)
         return complex_to_channels(image), phase
 
 
