@@ -25,7 +25,8 @@ from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.networks.checkpoint import load_checkpoint
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.sde import Sampler
-from monai_d3gm.trust.calibration import CalibratedUncertainty, Calibration
+from monai_d3gm.trust.calibration import Calibration
+from monai_d3gm.trust.intervals import CalibratedUncertainty
 
 __all__ = ["Restoration", "TrainedModel", "load_model"]
 

@@ -33,9 +33,10 @@ def compare(arguments: argparse.Namespace) -> int:
 
     A killed run resumes, with the same results. A run with more seeds keeps the existing ones.
     """
-    from monai_d3gm.comparison.experiment import Experiment, ExperimentError
+    from monai_d3gm.comparison.experiment import Experiment
     from monai_d3gm.comparison.run import compare as run
     from monai_d3gm.comparison.run import plan
+    from monai_d3gm.comparison.settings import ExperimentError
 
     settings: dict[str, Any] = {} if arguments.dataset_dir is None else {"dataset_dir": arguments.dataset_dir}
     with before_anything():

@@ -157,7 +157,7 @@ def _anatomy(
     units: Sequence[InputUnit], problems: Sequence[Problem], base: Path
 ) -> tuple[list[InputUnit], list[Problem]]:
     """The units of a BIDS data set that are anatomical images of its own; the others are passed over and named."""
-    from monai_d3gm.data.formats.base import Problem
+    from monai_d3gm.data.formats.volumes import Problem
     from monai_d3gm.data.restoration.derivatives import passed_over
 
     kept, others = [], []

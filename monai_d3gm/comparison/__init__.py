@@ -9,8 +9,9 @@ settings on one part of the data, takes the figures on the other, and writes one
 from __future__ import annotations
 
 from monai_d3gm.comparison.diagnosis import Diagnosis, diagnose_process, draw_trajectories
-from monai_d3gm.comparison.experiment import Condition, Experiment, ExperimentError, Method, Network, Setting
+from monai_d3gm.comparison.experiment import Condition, Experiment, Method, Network
 from monai_d3gm.comparison.run import compare
+from monai_d3gm.comparison.settings import ExperimentError, Setting
 
 __all__ = [
     "Condition",

@@ -16,7 +16,8 @@ from fastmri.data.transforms import center_crop
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monai_d3gm.comparison.experiment import Condition, Experiment, Setting
+from monai_d3gm.comparison.experiment import Condition, Experiment
+from monai_d3gm.comparison.settings import Setting
 from monai_d3gm.data import collate_slices
 from monai_d3gm.files import atomic_path
 from monai_d3gm.metrics import (

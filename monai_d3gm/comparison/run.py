@@ -19,8 +19,9 @@ from tqdm import tqdm
 from monai_d3gm import __version__
 from monai_d3gm.comparison.diagnosis import lipschitz
 from monai_d3gm.comparison.evaluation import Evaluator, Item, Row, means, process_scheduler
-from monai_d3gm.comparison.experiment import CRITERIA, Condition, Experiment, Method, Setting
+from monai_d3gm.comparison.experiment import CRITERIA, Condition, Experiment, Method
 from monai_d3gm.comparison.report import INPUT, write_report
+from monai_d3gm.comparison.settings import Setting
 from monai_d3gm.comparison.training import load, train, weights_path
 from monai_d3gm.files import atomic_path, writable_folder
 from monai_d3gm.networks.checkpoint import build_scheduler, weights_hash

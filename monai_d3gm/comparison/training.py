@@ -11,7 +11,8 @@ import torch
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.utils import set_determinism
 
-from monai_d3gm.comparison.experiment import Experiment, ExperimentError
+from monai_d3gm.comparison.experiment import Experiment
+from monai_d3gm.comparison.settings import ExperimentError
 from monai_d3gm.files import atomic_path, writable_folder
 from monai_d3gm.networks.checkpoint import load_checkpoint, save_checkpoint
 from monai_d3gm.networks.schedulers import D3GMScheduler

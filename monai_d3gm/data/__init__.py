@@ -5,11 +5,11 @@ from __future__ import annotations
 from monai_d3gm.data.collections.ixi import ixi_paths
 from monai_d3gm.data.collections.pairs import find_pairs
 from monai_d3gm.data.collections.samples import bundled_epi_path, bundled_kspace_path, bundled_photographs
-from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.formats.fastmri import KspaceFileError, open_kspace, write_kspace, write_submission
 from monai_d3gm.data.formats.images import ImageFileError, read_image, write_image
 from monai_d3gm.data.formats.ismrmrd import open_ismrmrd
 from monai_d3gm.data.formats.nifti import VolumeFileError, read_magnitude, write_volume
+from monai_d3gm.data.formats.volumes import InputVolume
 from monai_d3gm.data.restoration.batches import VolumeBatchSampler, collate_slices
 from monai_d3gm.data.restoration.inputs import find_inputs
 from monai_d3gm.data.restoration.kspace import KspaceSliceDataset

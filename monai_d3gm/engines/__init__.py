@@ -12,14 +12,13 @@ from monai_d3gm.engines.evaluator import (
     magnitude,
     nonnegative,
 )
+from monai_d3gm.engines.measurement import downsampling_consistency, kspace_consistency
 from monai_d3gm.engines.prepare import (
     D3GMPrepareBatch,
     ErrorMapPrepareBatch,
     MeanPathPrepareBatch,
     ProcessMixturePrepareBatch,
     RegressionPrepareBatch,
-    downsampling_consistency,
-    kspace_consistency,
 )
 
 __all__ = [

@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from monai_d3gm.baselines import cg_sense, total_variation
-from monai_d3gm.data.formats.base import InputVolume
+from monai_d3gm.data.formats.volumes import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
-from monai_d3gm.engines.prepare import kspace_consistency
+from monai_d3gm.engines.measurement import kspace_consistency
 from monai_d3gm.inferers.restoration import RestorationInferer
 from monai_d3gm.transforms.kspace.phase import phase_constraint_weight
 from monai_d3gm.trust.error_map import ErrorMap

@@ -16,7 +16,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_d3gm.data.formats.base import InputVolume
+from monai_d3gm.data.formats.volumes import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD
 from monai_d3gm.files import atomic_path, writable_folder
 from monai_d3gm.handlers.metrics import Figures, RestorationFigures, mean

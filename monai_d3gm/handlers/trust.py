@@ -16,28 +16,30 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from monai_d3gm.data.formats.base import InputVolume
+from monai_d3gm.data.formats.volumes import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.evaluator import RestorationEvents
 from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.trust.bounds import MIN_BOUND_SUBJECTS, Bound, fit_bound, shortfalls
 from monai_d3gm.trust.calibration import (
     BOUNDED,
-    CONTRASTS,
     SUBJECT_PATTERN,
-    CalibratedUncertainty,
     Calibration,
     CalibrationCondition,
     CalibrationError,
     ContrastCalibration,
-    calibrated,
     comparable,
+)
+from monai_d3gm.trust.conformal import Pixels, fit_interval, leave_one_out, sample_pixels, volume_scale
+from monai_d3gm.trust.intervals import (
+    CONTRASTS,
+    CalibratedUncertainty,
+    calibrated,
     condition_of,
     contrast_of_input,
     parameters_of_input,
     spread_of,
 )
-from monai_d3gm.trust.conformal import Pixels, fit_interval, leave_one_out, sample_pixels, volume_scale
 from monai_d3gm.trust.training_statistics import TrainingStatistics, volume_statistics
 from monai_d3gm.trust.warnings import range_warnings, residual_warnings
 

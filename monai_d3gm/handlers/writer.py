@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from monai_d3gm.data.formats.base import InputVolume
 from monai_d3gm.data.formats.fastmri import write_submission
 from monai_d3gm.data.formats.registry import output_format
+from monai_d3gm.data.formats.volumes import InputVolume
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.engines.evaluator import RestorationEvents
 from monai_d3gm.files import OutputError, writable_folder
 from monai_d3gm.handlers.panel import save_panel
-from monai_d3gm.trust.calibration import CalibratedUncertainty
+from monai_d3gm.trust.intervals import CalibratedUncertainty
 
 __all__ = ["FORMATS", "VolumeWriter", "check_outputs"]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_d3gm.data.formats.base import FORMATS, Extent
+from monai_d3gm.data.formats.base import FORMATS
+from monai_d3gm.data.formats.volumes import Extent
 from monai_d3gm.data.restoration.units import InputUnit
 
 __all__ = ["estimate_bytes", "estimate_pixels", "physical_memory", "read_extents"]

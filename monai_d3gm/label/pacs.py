@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import pydicom
 
-from monai_d3gm.data.formats.base import Problem
 from monai_d3gm.data.formats.dicom.web import DicomWeb, DicomWebError, WebSeries
+from monai_d3gm.data.formats.volumes import Problem
 from monai_d3gm.data.restoration.units import InputUnit, find_units
 from monai_d3gm.label.errors import RequestError
 from monai_d3gm.label.studies import Image, Stored

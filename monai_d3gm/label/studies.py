@@ -23,8 +23,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from monai_d3gm.data.formats.base import Problem, stem_of
+from monai_d3gm.data.formats.base import stem_of
 from monai_d3gm.data.formats.registry import format_of
+from monai_d3gm.data.formats.volumes import Problem
 from monai_d3gm.data.restoration.units import InputUnit, find_units
 from monai_d3gm.files import atomic_path
 from monai_d3gm.label.errors import RequestError

@@ -14,7 +14,7 @@ from small_bundle import Run, logging_kept, magnitude, make_bundle, monai_comman
 
 from monai_d3gm.bundle import INFERENCE, make_workflow
 from monai_d3gm.cli.main import main
-from monai_d3gm.comparison.experiment import settings_from
+from monai_d3gm.comparison.settings import settings_from
 from monai_d3gm.inferers import RestorationInferer, restoration
 from monai_d3gm.networks.nets import ConditionalNAFNet
 from monai_d3gm.networks.schedulers import D3GMScheduler

@@ -14,9 +14,9 @@ from dicom_series import head, write_classic
 from PIL import Image
 from small_bundle import BUNDLES, full_kspace, magnitude, write_nifti
 
-from monai_d3gm.data.formats.base import Extent
 from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.data.formats.registry import read_extent
+from monai_d3gm.data.formats.volumes import Extent
 from monai_d3gm.data.restoration.units import find_units
 from monai_d3gm.label.cost import estimate_bytes, estimate_pixels, read_extents
 

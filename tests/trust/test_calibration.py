@@ -21,15 +21,9 @@ from monai_d3gm.handlers.trust import CollectCalibration, TrustCheck
 from monai_d3gm.metrics import evaluate_images, foreground_mask
 from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.trust import TrainingStatistics
-from monai_d3gm.trust.calibration import (
-    CONSTANT_SPREAD,
-    Calibration,
-    CalibrationError,
-    calibrated,
-    contrast_of,
-    spread_of,
-)
+from monai_d3gm.trust.calibration import Calibration, CalibrationError
 from monai_d3gm.trust.conformal import volume_scale
+from monai_d3gm.trust.intervals import CONSTANT_SPREAD, calibrated, contrast_of, spread_of
 from monai_d3gm.trust.training_statistics import volume_statistics
 
 NORMAL_95 = 1.6448536

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from monai_d3gm.consistency.fourier import ifft1c
 from monai_d3gm.data.formats.arrays import BART_AXES, MAT, NPY, ArrayFile, bart_axes, bart_files, open_array
-from monai_d3gm.data.formats.base import Extent, KspaceFileError, KspaceFormat, Source
+from monai_d3gm.data.formats.base import KspaceFormat
 from monai_d3gm.data.formats.sampling import refine_mask, survey
+from monai_d3gm.data.formats.volumes import Extent, KspaceFileError, Source
 from monai_d3gm.files import check_memory
 
 __all__ = ["AXES", "ArrayKspace", "ArrayKspaceFile", "open_kspace_array"]

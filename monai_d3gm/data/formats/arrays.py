@@ -19,8 +19,8 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.base import KspaceFileError
 from monai_d3gm.data.formats.hdf5 import check_stored, stored_dataset
+from monai_d3gm.data.formats.volumes import KspaceFileError
 from monai_d3gm.files import TooLargeError, check_memory, one_line
 
 __all__ = ["BART_AXES", "MAT", "NPY", "ArrayFile", "bart_axes", "bart_files", "open_array"]

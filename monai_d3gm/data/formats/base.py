@@ -1,4 +1,4 @@
-"""What a file format is to the rest of the package, and what passes between a format and its users.
+"""What a file format is to the rest of the package.
 
 A format is one object. It recognises its files, says how large they are before they are read, finds what can be read
 among them, reads it, names and writes the results, and says how a slice is drawn. `KspaceFormat`, `VolumeFormat` and
@@ -7,240 +7,32 @@ among them, reads it, names and writes the results, and says how a slice is draw
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import torch
+from monai_d3gm.data.formats.volumes import Extent, InputVolume, KspaceReader, MagnitudeVolume, Problem, Source, View
 
+if TYPE_CHECKING:
     from monai_d3gm.data.formats.images import Photograph
 
 __all__ = [
     "FORMATS",
-    "Extent",
     "Format",
     "ImageFormat",
-    "InputVolume",
-    "KspaceFileError",
     "KspaceFormat",
-    "KspaceReader",
-    "MagnitudeVolume",
     "OutputFormat",
-    "Problem",
-    "Source",
-    "View",
     "VolumeFormat",
     "claimed",
     "stem_of",
     "suffix_of",
 ]
-
-
-@dataclass(frozen=True)
-class Extent:
-    """The size of an input.
-
-    Attributes:
-        shape: rows, columns and slices.
-        coils: of k-space; 1 elsewhere.
-        voxel_bytes: memory that a voxel takes when it is read, and again when its result is written.
-    """
-
-    shape: tuple[int, int, int]
-    coils: int = 1
-    voxel_bytes: int = 64
-
-    @property
-    def voxels(self) -> int:
-        """Number of voxels.
-
-        Example:
-            >>> Extent((4, 3, 2)).voxels
-            24
-        """
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is read in one go: a file, or some files of a series.
-
-    Attributes:
-        path: what it is called by: the file, the first of its files, or the folder of a series.
-        files: the files.
-        name: the first part of the names of its results.
-        folder: the folder that it lies in.
-        group: what is equal for the sources that are restored together, such as the echoes of a series.
-        content: what the format's `find` has read already.
-    """
-
-    path: Path
-    files: tuple[Path, ...]
-    name: str
-    folder: Path
-    group: str
-    content: Any = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that is in no source.
-
-    Attributes:
-        path: the file.
-        reason: why.
-        kind: name of the format that it has or, by its name, is meant to have; None for what is no input at all.
-        failed: it is an input that was asked for, or it cannot be read and nobody knows; False for what is passed over.
-    """
-
-    path: Path
-    reason: str
-    kind: str | None = None
-    failed: bool = False
-
-
-@dataclass(frozen=True)
-class MagnitudeVolume:
-    """A magnitude volume as it was read.
-
-    Attributes:
-        data: float32 (X, Y, Z), at least 0, not zero everywhere.
-        affine: (4, 4), from voxels to world in mm.
-        acquired: share of the band that was acquired along axes 0 and 1, as far as the file says.
-        original: what the format needs to write a volume like it.
-        warnings: what a reader of the result must know.
-        attributes: of the scan, as plain values.
-    """
-
-    data: NDArray[np.float32] = field(repr=False)
-    affine: NDArray[np.float64]
-    acquired: tuple[float, float] = (1.0, 1.0)
-    original: Any = field(default=None, repr=False)
-    warnings: tuple[str, ...] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-
-class KspaceFileError(ValueError):
-    """A k-space file cannot be used; the message is one line and names the file, and the slice where it is one."""
-
-
-class KspaceReader(Protocol):
-    """Checked k-space of one file, whose slices are read when asked for; `monai_d3gm.data.formats.fastmri.KspaceFile`
-    says what each attribute means."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def num_slices(self) -> int: ...
-    @property
-    def coils(self) -> int: ...
-    @property
-    def shape(self) -> tuple[int, int]: ...
-    @property
-    def crop(self) -> tuple[int, int]: ...
-    @property
-    def mask(self) -> NDArray[np.bool_] | None: ...
-    @property
-    def padding(self) -> tuple[int, int]: ...
-    @property
-    def empty(self) -> tuple[int, ...]: ...
-    @property
-    def reconstruction(self) -> str | None: ...
-    @property
-    def affine(self) -> NDArray[np.float64]: ...
-    @property
-    def attributes(self) -> Mapping[str, Any]: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-    def read_kspace(self, index: int) -> torch.Tensor:
-        """Slice ``index``: complex64 (H, W) or (coils, H, W)."""
-
-    def read_reconstruction(self, index: int) -> torch.Tensor | None:
-        """The reference magnitude of slice ``index``, float32 (h, w), or None."""
-
-    def read_maps(self, index: int) -> torch.Tensor | None:
-        """The coil sensitivity maps of a slice that lie beside its k-space, complex64 (coils, H, W), or None."""
-
-
-@dataclass(frozen=True)
-class View:
-    """How a slice of an input is drawn.
-
-    Attributes:
-        turn: from the slice (rows, columns, ...) to the picture's rows and columns.
-        aspect: height of the picture's pixels over their width.
-        letters: of the patient's sides (R, L, A, P, S, I), by the picture's side; empty where they are not known.
-        numbered: whether the title says the slice's number.
-    """
-
-    turn: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    aspect: float = 1.0
-    letters: Mapping[str, str] = field(default_factory=dict)
-    numbered: bool = True
-
-
-@dataclass(frozen=True)
-class InputVolume:
-    """One input, and what a writer of its restored volume needs. A photograph is a volume of one slice.
-
-    Attributes:
-        path: the file, or the folder of a series.
-        stem: its name without suffixes; the first part of each slice's key.
-        format: the input's format.
-        shape: rows, columns and slices of the volume to write, in the orientation of the file.
-        slices: numbers of the slices that are restored.
-        skipped: numbers of the slices that are zero everywhere.
-        affine: (4, 4), from voxels of the volume to write to world in mm; spacing only for fastMRI files.
-        simulated: True where k-space, low resolution or weather is simulated.
-        coils: number of coils; 0 where there is no k-space.
-        has_truth: a reference image is known.
-        kept_band: share of the band kept along rows and columns; below 1 where the input was interpolated.
-        attributes: of the file, as plain values.
-        slice_axis: axis of the volume to write along which its slices lie.
-        origin: what the data are, for the report.
-        warnings: what a reader of the result must know.
-        original: what the format needs to write a volume like it, such as the NIfTI header.
-    """
-
-    path: Path
-    stem: str
-    format: Format
-    shape: tuple[int, int, int]
-    slices: tuple[int, ...]
-    skipped: tuple[int, ...]
-    affine: NDArray[np.float64]
-    simulated: bool
-    coils: int
-    has_truth: bool
-    kept_band: tuple[float, float]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    slice_axis: int = 2
-    origin: str = ""
-    warnings: tuple[str, ...] = ()
-    original: Any = field(default=None, repr=False)
-
-    @property
-    def measured_kspace(self) -> bool:
-        """Whether k-space was measured, not simulated."""
-        return self.coils > 0 and not self.simulated
-
-    def as_volume(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Put images (S, h, w) of the restored slices into a volume of `shape`, zero where a slice was not restored."""
-        volume = np.zeros(self.shape, dtype=np.float32)
-        np.moveaxis(volume, self.slice_axis, 0)[list(self.slices)] = slices
-        return volume
 
 
 class Format(ABC):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fastmri.data.mri_data import et_query
 
-from monai_d3gm.data.formats.base import KspaceFileError
+from monai_d3gm.data.formats.volumes import KspaceFileError
 from monai_d3gm.files import one_line
 
 __all__ = ["EncodingHeader", "encoding_header_xml", "parse_encoding_header"]

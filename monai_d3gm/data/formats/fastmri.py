@@ -23,10 +23,11 @@ from fastmri.data.transforms import center_crop
 from numpy.typing import ArrayLike, NDArray
 
 from monai_d3gm.consistency.fourier import ifft2c
-from monai_d3gm.data.formats.base import Extent, KspaceFileError, KspaceFormat, Source
+from monai_d3gm.data.formats.base import KspaceFormat
 from monai_d3gm.data.formats.encoding import EncodingHeader, encoding_header_xml, parse_encoding_header
 from monai_d3gm.data.formats.hdf5 import HDF5, check_stored, small_dataset, stored_dataset
 from monai_d3gm.data.formats.sampling import refine_mask, survey
+from monai_d3gm.data.formats.volumes import Extent, KspaceFileError, Source
 from monai_d3gm.files import TooLargeError, atomic_path, check_memory, one_line
 
 RECONSTRUCTIONS = {1: "reconstruction_esc", 2: "reconstruction_rss"}

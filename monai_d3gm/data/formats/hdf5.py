@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from monai_d3gm.data.formats.base import KspaceFileError
+from monai_d3gm.data.formats.volumes import KspaceFileError
 from monai_d3gm.files import check_memory
 
 __all__ = ["HDF5", "check_stored", "small_dataset", "stored_dataset"]

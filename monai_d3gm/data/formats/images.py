@@ -32,7 +32,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from monai_d3gm.data.formats.base import Extent, ImageFormat, InputVolume
+from monai_d3gm.data.formats.base import ImageFormat
+from monai_d3gm.data.formats.volumes import Extent, InputVolume
 from monai_d3gm.files import TooLargeError, atomic_path, check_memory
 
 __all__ = ["SUFFIXES", "ImageFileError", "Photograph", "read_image", "write_image", "write_map"]

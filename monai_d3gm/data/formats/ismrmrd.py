@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_d3gm.consistency.fourier import ifft1c
-from monai_d3gm.data.formats.base import Extent, KspaceFileError, KspaceFormat, Source
+from monai_d3gm.data.formats.base import KspaceFormat
 from monai_d3gm.data.formats.encoding import EncodingHeader
 from monai_d3gm.data.formats.hdf5 import HDF5, small_dataset, stored_dataset
 from monai_d3gm.data.formats.ismrmrd_header import Axis, parse_header
@@ -42,6 +42,7 @@ from monai_d3gm.data.formats.ismrmrd_lines import (
     whitening_of,
 )
 from monai_d3gm.data.formats.sampling import is_complete
+from monai_d3gm.data.formats.volumes import Extent, KspaceFileError, Source
 from monai_d3gm.files import TooLargeError, check_memory, one_line
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_d3gm.data.formats.base import KspaceFileError
+from monai_d3gm.data.formats.volumes import KspaceFileError
 from monai_d3gm.files import one_line
 
 __all__ = ["Axis", "RawHeader", "parse_header"]

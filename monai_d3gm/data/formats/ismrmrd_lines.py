@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.base import KspaceFileError
 from monai_d3gm.data.formats.ismrmrd_header import Axis, RawHeader
 from monai_d3gm.data.formats.sampling import is_complete
+from monai_d3gm.data.formats.volumes import KspaceFileError
 from monai_d3gm.files import check_memory, one_line
 
 _CHUNK = 256

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_d3gm.data.formats.arrays import ArrayFile, bart_axes, open_array
-from monai_d3gm.data.formats.base import KspaceFileError
+from monai_d3gm.data.formats.volumes import KspaceFileError
 from monai_d3gm.files import check_memory
 
 __all__ = ["MAPS_NAME", "MapsFile", "open_maps", "read_mask"]

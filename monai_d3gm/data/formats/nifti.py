@@ -23,8 +23,9 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling, array_from_file
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.base import Extent, InputVolume, MagnitudeVolume, Source, VolumeFormat
+from monai_d3gm.data.formats.base import VolumeFormat
 from monai_d3gm.data.formats.sidecar import read_sidecar, sidecar_acquired, sidecar_texts
+from monai_d3gm.data.formats.volumes import Extent, InputVolume, MagnitudeVolume, Source
 from monai_d3gm.files import TooLargeError, atomic_path, check_memory, one_line
 
 _HEADER = 352

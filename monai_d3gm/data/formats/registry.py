@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from monai_d3gm.data.formats.array_kspace import ArrayKspace
-from monai_d3gm.data.formats.base import FORMATS, Extent, Format, OutputFormat, claimed
+from monai_d3gm.data.formats.base import FORMATS, Format, OutputFormat, claimed
 from monai_d3gm.data.formats.dicom.format import Dicom
 from monai_d3gm.data.formats.fastmri import FastMri
 from monai_d3gm.data.formats.images import Images
 from monai_d3gm.data.formats.ismrmrd import Ismrmrd
 from monai_d3gm.data.formats.nifti import Nifti
+from monai_d3gm.data.formats.volumes import Extent
 from monai_d3gm.files import one_line
 
 __all__ = ["format_of", "names_of", "output_format", "read_extent", "recognise", "titles"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.base import KspaceFileError
+from monai_d3gm.data.formats.volumes import KspaceFileError
 
 __all__ = ["Survey", "acceleration_of", "is_complete", "refine_mask", "sampling_pattern", "survey"]
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_d3gm.data.formats.base import FORMATS, Format, Source, stem_of
+from monai_d3gm.data.formats.base import FORMATS, Format, stem_of
 from monai_d3gm.data.formats.registry import format_of, titles
+from monai_d3gm.data.formats.volumes import Source
 
 __all__ = ["InputError", "check_slices", "find_inputs", "find_sources", "spread"]
 

@@ -22,18 +22,12 @@ from torch.utils.data import Dataset
 from monai_d3gm.consistency.coils import COMPRESS_FROM, prepare_coils, virtual_coils
 from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.consistency.noise import beside_field, estimate_noise_std, noise_covariance, outer_samples
-from monai_d3gm.data.formats.base import (
-    InputVolume,
-    KspaceFileError,
-    KspaceFormat,
-    KspaceReader,
-    MagnitudeVolume,
-    VolumeFormat,
-)
+from monai_d3gm.data.formats.base import KspaceFormat, VolumeFormat
 from monai_d3gm.data.formats.maps import open_maps, read_mask
 from monai_d3gm.data.formats.nifti import Nifti, VolumeFileError
 from monai_d3gm.data.formats.registry import names_of
 from monai_d3gm.data.formats.sampling import acceleration_of
+from monai_d3gm.data.formats.volumes import InputVolume, KspaceFileError, KspaceReader, MagnitudeVolume
 from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
 from monai_d3gm.files import one_line
 from monai_d3gm.transforms.kspace import (

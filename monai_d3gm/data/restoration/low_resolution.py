@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from skimage.restoration import estimate_sigma
 from torch.utils.data import Dataset
 
-from monai_d3gm.data.formats.base import InputVolume, MagnitudeVolume, VolumeFormat
+from monai_d3gm.data.formats.base import VolumeFormat
 from monai_d3gm.data.formats.registry import names_of
+from monai_d3gm.data.formats.volumes import InputVolume, MagnitudeVolume
 from monai_d3gm.data.restoration.inputs import check_slices, find_sources, spread
 from monai_d3gm.files import check_memory
 from monai_d3gm.transforms.kspace.functional import (

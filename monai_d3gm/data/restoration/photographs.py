@@ -14,9 +14,10 @@ import torch
 from torch.utils.data import Dataset
 
 from monai_d3gm.data.collections.pairs import ImagePair
-from monai_d3gm.data.formats.base import ImageFormat, InputVolume
+from monai_d3gm.data.formats.base import ImageFormat
 from monai_d3gm.data.formats.images import ImageFileError, Photograph
 from monai_d3gm.data.formats.registry import format_of, names_of, titles
+from monai_d3gm.data.formats.volumes import InputVolume
 from monai_d3gm.data.restoration.inputs import find_inputs
 from monai_d3gm.transforms.kspace.functional import keyed_generator
 from monai_d3gm.transforms.weather import SimulateWeather

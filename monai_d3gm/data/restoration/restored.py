@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.base import InputVolume
+from monai_d3gm.data.formats.volumes import InputVolume
 
 __all__ = ["METHOD", "RestoredVolume"]
 

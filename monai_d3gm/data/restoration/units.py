@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monai_d3gm.data.formats.base import FORMATS, Format, Problem, Source, claimed, suffix_of
+from monai_d3gm.data.formats.base import FORMATS, Format, claimed, suffix_of
 from monai_d3gm.data.formats.registry import recognise, titles
+from monai_d3gm.data.formats.volumes import Problem, Source
 from monai_d3gm.data.restoration.inputs import InputError
 
 __all__ = ["InputUnit", "find_units"]

@@ -30,8 +30,8 @@ from monai_d3gm.bundle import (
     read_json,
     root_cause,
 )
-from monai_d3gm.data.formats.base import Extent, InputVolume
 from monai_d3gm.data.formats.registry import titles
+from monai_d3gm.data.formats.volumes import Extent, InputVolume
 from monai_d3gm.data.restoration.units import InputUnit
 from monai_d3gm.handlers.trust import TrustCheck
 from monai_d3gm.handlers.writer import FORMATS

@@ -17,10 +17,10 @@ from monai_d3gm.consistency.fourier import ifft2c
 from monai_d3gm.data import KspaceSliceDataset
 from monai_d3gm.data.formats.array_kspace import open_kspace_array
 from monai_d3gm.data.formats.arrays import open_array
-from monai_d3gm.data.formats.base import KspaceFileError
 from monai_d3gm.data.formats.fastmri import write_kspace
 from monai_d3gm.data.formats.maps import open_maps, read_mask
 from monai_d3gm.data.formats.registry import read_extent, recognise
+from monai_d3gm.data.formats.volumes import KspaceFileError
 
 
 def coils_of(kspace: np.ndarray, coils: int = 3) -> np.ndarray:

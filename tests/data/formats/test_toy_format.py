@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from small_bundle import logging_kept, magnitude, make_bundle
 
 from monai_d3gm.cli.main import main
-from monai_d3gm.data.formats.base import FORMATS, Extent, InputVolume, MagnitudeVolume, Source, VolumeFormat
+from monai_d3gm.data.formats.base import FORMATS, VolumeFormat
 from monai_d3gm.data.formats.registry import read_extent, recognise
+from monai_d3gm.data.formats.volumes import Extent, InputVolume, MagnitudeVolume, Source
 from monai_d3gm.files import atomic_path
 
 MAGIC = b"TOY1"

@@ -14,7 +14,7 @@ from small_bundle import Run, content, d3gm, magnitude, make_bundle, write_nifti
 from monai_d3gm.data import KspaceSliceDataset, LowResolutionSliceDataset
 from monai_d3gm.data.formats.nifti import VolumeFileError
 from monai_d3gm.data.formats.sidecar import bids_root, read_sidecar, sidecar_acquired
-from monai_d3gm.trust.calibration import contrast_of_input
+from monai_d3gm.trust.intervals import contrast_of_input
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from monai_d3gm.data.formats.base import Extent, InputVolume, MagnitudeVolume, Problem, Source, VolumeFormat
+from monai_d3gm.data.formats.base import VolumeFormat
 from monai_d3gm.data.formats.dicom.derived import check_identity
 from monai_d3gm.data.formats.dicom.headers import DicomError, is_dicom
 from monai_d3gm.data.formats.dicom.parametric_map import write_parametric_map
@@ -17,6 +17,7 @@ from monai_d3gm.data.formats.dicom.reader import DicomVolume, read_series
 from monai_d3gm.data.formats.dicom.scan import check_scan, write_scan
 from monai_d3gm.data.formats.dicom.series import find_series
 from monai_d3gm.data.formats.dicom.writer import write_series
+from monai_d3gm.data.formats.volumes import Extent, InputVolume, MagnitudeVolume, Problem, Source
 
 __all__ = ["Dicom"]
 
