@@ -30,7 +30,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from common import about_run, set_threads, write_result
+from common import belongs_to, set_threads, shipped_weights, write_result
 from fastmri.data.transforms import center_crop
 from torch import Tensor
 from tqdm import tqdm
@@ -87,8 +87,11 @@ def main() -> None:
         each.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     set_threads()
+    models = {D3GM: shipped_weights("mri_recon")} if arguments.command == "measure" else {}
     result = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"rows": []}
     rows: list[dict[str, Any]] = result["rows"]
+    if models and result.get("weights") != belongs_to(models)["weights"]:
+        rows = [row for row in rows if row["method"] != D3GM]  # of other weights
     done = {(*row["condition"].items(), row["method"]) for row in rows}
     conditions = _simulated if arguments.command == "tune" else _real
     for condition, scan in tqdm(list(conditions(arguments))):
@@ -98,7 +101,7 @@ def main() -> None:
             known = (*condition.items(), "zero-filled") in done
             rows += _reconstruct(condition, scan(), left)[1 if known else 0 :]
             summary = (_weights if arguments.command == "tune" else _summary)(rows)
-            write_result(arguments.output, {**about_run(), "protocol": __doc__, "summary": summary, "rows": rows})
+            write_result(arguments.output, {"protocol": __doc__, "summary": summary, "rows": rows}, models)
     print(json.dumps((_weights if arguments.command == "tune" else _summary)(rows), indent=1))
 
 
@@ -245,6 +248,23 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             str(r["condition"]) for r in rows if (r["condition"]["slice"], r["condition"]["acceleration"]) == place
         }
         found[f"{name}, {acceleration:g}x, {len(masks)} masks"] = table
+    return found
+
+
+def best_weights(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """A row for each slice and acceleration: PSNR (dB) / SSIM of each method's oracle weight, the best in bold."""
+    found: list[dict[str, object]] = []
+    for place in dict.fromkeys((row["condition"]["slice"], row["condition"]["acceleration"]) for row in rows):
+        means = {}
+        for method in ("zero-filled", "CG-SENSE", "TV", "L1-wavelet", D3GM):
+            part = [r for r in rows if r["method"] == method]
+            part = [r for r in part if (r["condition"]["slice"], r["condition"]["acceleration"]) == place]
+            if part:
+                means[method] = max(_means(part).values())
+        best = max(means.values())
+        cells = {name: f"{psnr:.2f} / {ssim:.3f}" for name, (psnr, ssim) in means.items()}
+        bold = {name: f"**{cell}**" if means[name] == best else cell for name, cell in cells.items()}
+        found.append({"slice": f"{place[0]}, {place[1]:g}x", **bold})
     return found
 
 

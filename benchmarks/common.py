@@ -15,8 +15,10 @@ from monai.bundle import ConfigParser
 from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.comparison.run import machine
 from monai_d3gm.files import atomic_path
-from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint
+from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint, read_checkpoint, tensors_hash
 from monai_d3gm.sde import Sampler
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def set_threads() -> None:
@@ -52,13 +54,43 @@ def load_model(bundle: str, path: str | os.PathLike[str]) -> tuple[Any, Any]:
     return network, build_scheduler(load_checkpoint(path, network))
 
 
-def about_run(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The machine and the versions."""
-    return {"machine": machine(str(device))}
+def shipped_weights(bundle: str) -> Path:
+    """The weights that a bundle ships."""
+    return Path(find_bundle_root(bundle)) / "models" / "model.pt"
 
 
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result as JSON, whole or not at all."""
+def hash_of(path: str | os.PathLike[str]) -> str:
+    """The hash of a checkpoint's tensors."""
+    return tensors_hash(read_checkpoint(path)["model"])
+
+
+def belongs_to(models: Mapping[str, str | os.PathLike[str]]) -> dict[str, dict[str, str]]:
+    """What a result says of the weights behind its figures, which ``stale.py`` reads.
+
+    ``weights`` has the hash of each file that the repository ships, by its path there. ``networks`` has that of the
+    others, by name: trained for this result, or earlier weights that it is about.
+    """
+    found: dict[str, dict[str, str]] = {"weights": {}, "networks": {}}
+    for name, path in models.items():
+        place = Path(path).resolve()
+        if place.is_relative_to(ROOT) and place.parent.name == "models":
+            found["weights"][place.relative_to(ROOT).as_posix()] = hash_of(place)
+        else:
+            found["networks"][name] = hash_of(place)
+    return found
+
+
+def write_result(
+    path: Path, result: Mapping[str, Any], models: Mapping[str, str | os.PathLike[str]], device: str = "cpu"
+) -> None:
+    """Write a result as JSON, whole or not at all, with its weights, the machine and the versions.
+
+    Args:
+        path: the file.
+        result: what was measured.
+        models: the weights that it was measured with, by name; none where the figures do not depend on weights.
+        device: where it was measured.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(result))
+        temporary.write_text(json.dumps({**belongs_to(models), "machine": machine(device), **result}))

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import about_run, write_result
+from common import write_result
 from tqdm import tqdm
 
 from monai_d3gm.metrics import format_table
@@ -59,7 +59,7 @@ def main() -> None:
         rows.append({"import": name, "monai": monai, "added": added, "collections": collections})
     print(format_table(rows, digits=3))
     if arguments.output:
-        write_result(arguments.output, {"repeats": arguments.repeats, **about_run(), "rows": rows})
+        write_result(arguments.output, {"repeats": arguments.repeats, "rows": rows}, {})
 
 
 if __name__ == "__main__":

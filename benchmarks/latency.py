@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import about_run, bundle_network, bundle_sampler, set_threads, write_result
+from common import bundle_network, bundle_sampler, set_threads, write_result
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -81,7 +81,7 @@ def main() -> None:
             rows += [{"network": name, "parameters": bench.parameters, **row} for row in done]
     if arguments.output:
         command = {key: value for key, value in vars(arguments).items() if key != "output"}
-        write_result(arguments.output, {"command": command, **about_run(arguments.device), "rows": rows})
+        write_result(arguments.output, {"command": command, "rows": rows}, {}, arguments.device)
 
 
 class Bench:

@@ -22,7 +22,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import nibabel
 import numpy as np
-from common import about_run, set_threads, write_result
+from common import set_threads, shipped_weights, write_result
 from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
@@ -64,7 +64,8 @@ def main() -> None:
                 if subject == SUBJECTS[0]:
                     shown.append((acceleration, truth, images))
     summary = _summary(rows)
-    write_result(arguments.output, {**about_run(), "protocol": __doc__, "summary": summary, "rows": rows})
+    result = {"protocol": __doc__, "summary": summary, "rows": rows}
+    write_result(arguments.output, result, {METHOD: shipped_weights("mri_recon")})
     _draw(arguments.picture, shown)
     for line in summary:
         print(line)
@@ -130,6 +131,18 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             spread = {f"{name}, std": round(float(np.std([row[name] for row in part])), 3) for name in METHODS}
             found.append({"acceleration": acceleration, "radius": radius, "discs": len(part), **means, **spread})
     return found
+
+
+def contrast_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """A row for each acceleration and radius: the share of the contrast that comes back, and the share covered."""
+    return [
+        {
+            "acceleration": f"{line['acceleration']:g}x",
+            "radius (pixels)": f"{line['radius']:g}",
+            **{name: f"{line[name]:.2f}" for name in (*METHODS, "covered") if name in line},
+        }
+        for line in summary
+    ]
 
 
 def _draw(path: Path, shown: Sequence[tuple[float, NDArray[np.float32], Mapping[str, NDArray[np.float32]]]]) -> None:

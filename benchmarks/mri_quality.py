@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_run, bundle_sampler, is_option, load_model, set_threads, write_result
+from common import bundle_sampler, is_option, load_model, set_threads, write_result
 from tqdm import tqdm
 
 from monai_d3gm.data import KspaceSliceDataset, LowResolutionSliceDataset, VolumeBatchSampler, collate_slices
@@ -46,7 +46,6 @@ from monai_d3gm.metrics import (
     radial_power_spectrum,
     summarise,
 )
-from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.sde import Sampler
 
 # split -> subjects of ds002748, patients of open_ms; none of them in training
@@ -166,11 +165,9 @@ def main() -> None:
         result = {
             "command": command | {"sampler": sampler.config()},
             "protocol": f"{dataset.volumes[0].origin}; slice protocol",
-            "models": {name: weights_hash(path) for name, path in paths.items()},
-            **about_run(),
             "rows": rows,
         }
-        write_result(arguments.output, result)
+        write_result(arguments.output, result, paths)
 
 
 def volume_files(folder: Path, split: str, only: str = "") -> list[Path]:
@@ -227,46 +224,64 @@ def _restore(
 
 def _print(rows: list[dict[str, Any]], compared: tuple[str, ...], markdown: bool) -> None:
     """For each condition the means over subjects, then the differences within subjects."""
+    for condition in sorted({row["condition"] for row in rows}):
+        print(f"\n{condition:g}x, PSNR (dB) / SSIM:\n\n{format_table(quality(rows, condition), markdown=markdown)}")
+        gained = gains(rows, condition, compared)
+        print(f"\n{format_table(gained, markdown=markdown)}" if gained else "")
+    methods = {row["method"] for row in rows}
+    for few, many in itertools.permutations(sorted(m for m in methods if f"{m}, the first sample" in methods), 2):
+        if "100 evaluations" in many:
+            _compare(rows, few, many)
+
+
+def quality(rows: list[dict[str, Any]], condition: float) -> list[dict[str, object]]:
+    """A row for each method: PSNR (dB) / SSIM, means over subjects, inside the object and of the whole image."""
+    chosen = _by_contrast(rows, condition)
+    methods = dict.fromkeys(row["method"] for row in rows)
+    about = {}
+    for contrast, part in chosen.items():
+        subjects, slices = len({r["subject"] for r in part}), len(part) // len(methods)
+        about[contrast] = f"{contrast} ({subjects} subject{'s' * (subjects > 1)}, {slices} slices)"
+
+    def figures(method: str, contrast: str, region: str) -> str:
+        psnr, ssim = (
+            summarise(_values(chosen[contrast], method, f"{measure}/slice/{region}")).mean
+            for measure in ("psnr", "ssim")
+        )
+        return f"{psnr:.2f} / {ssim:.3f}"
+
+    table: list[dict[str, object]] = []
+    for method in (m for m in methods if not m.endswith(", the first sample")):
+        inside = {f"{about[c]}, foreground": figures(method, c, "foreground") for c in chosen}
+        whole = {f"{c}, whole image": figures(method, c, "whole") for c in chosen}
+        table.append({"method": method, **inside, **whole})
+    return table
+
+
+def gains(rows: list[dict[str, Any]], condition: float, compared: tuple[str, ...]) -> list[dict[str, object]]:
+    """Differences paired by subject, inside the object: of each mean from each baseline and regression."""
+    chosen = _by_contrast(rows, condition)
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    contrasts = sorted({row["contrast"] for row in rows}, key=lambda name: ["T1w", "T2W", "FLAIR"].index(name))
     regressions = [method for method in methods if method.endswith(", projected") and ":" not in method]
     others = [*(method for method in compared if method in methods), *regressions]
     judged = [
         m for m in methods if re.search(r": (one evaluation, projected|mean path|mean of \d+, \d+ evaluations)$", m)
     ]
-    for condition in sorted({row["condition"] for row in rows}):
-        chosen = {c: [r for r in rows if r["condition"] == condition and r["contrast"] == c] for c in contrasts}
-        about = {}
-        for contrast, part in chosen.items():
-            subjects, slices = len({r["subject"] for r in part}), len(part) // len(methods)
-            about[contrast] = f"{contrast} ({subjects} subject{'s' * (subjects > 1)}, {slices} slices)"
+    table: list[dict[str, object]] = []
+    for method, other in itertools.product(judged, others):
+        for measure, digits in (("psnr", 2), ("ssim", 3)):
+            line: dict[str, object] = {f"{condition:g}x, foreground": f"{measure.upper()}: {method}, less {other}"}
+            for contrast, part in chosen.items():
+                key = f"{measure}/slice/foreground"
+                gain = paired_difference(_values(part, method, key), _values(part, other, key))
+                line[contrast] = gain.format(digits)
+            table.append(line)
+    return table
 
-        def figures(method: str, contrast: str, region: str, chosen: Any = chosen) -> str:
-            psnr, ssim = (
-                summarise(_values(chosen[contrast], method, f"{measure}/slice/{region}")).mean
-                for measure in ("psnr", "ssim")
-            )
-            return f"{psnr:.2f} / {ssim:.3f}"
 
-        table: list[dict[str, object]] = []
-        for method in (m for m in methods if not m.endswith(", the first sample")):
-            inside = {f"{about[c]}, foreground": figures(method, c, "foreground") for c in contrasts}
-            whole = {f"{c}, whole image": figures(method, c, "whole") for c in contrasts}
-            table.append({"method": method, **inside, **whole})
-        print(f"\n{condition:g}x, PSNR (dB) / SSIM:\n\n{format_table(table, markdown=markdown)}")
-        table = []
-        for method, other in itertools.product(judged, others):
-            for measure, digits in (("psnr", 2), ("ssim", 3)):
-                line: dict[str, object] = {f"{condition:g}x, foreground": f"{measure.upper()}: {method}, less {other}"}
-                for contrast, part in chosen.items():
-                    key = f"{measure}/slice/foreground"
-                    gain = paired_difference(_values(part, method, key), _values(part, other, key))
-                    line[contrast] = gain.format(digits)
-                table.append(line)
-        print(f"\n{format_table(table, markdown=markdown)}" if table else "")
-    for few, many in itertools.permutations([m for m in methods if f"{m}, the first sample" in methods], 2):
-        if "100 evaluations" in many:
-            _compare(rows, few, many)
+def _by_contrast(rows: list[dict[str, Any]], condition: float) -> dict[str, list[dict[str, Any]]]:
+    contrasts = sorted({row["contrast"] for row in rows}, key=lambda name: ["T1w", "T2W", "FLAIR"].index(name))
+    return {c: [r for r in rows if r["condition"] == condition and r["contrast"] == c] for c in contrasts}
 
 
 def _values(rows: list[dict[str, Any]], method: str, key: str = "psnr/slice/whole") -> dict[str, list[float]]:

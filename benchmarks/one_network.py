@@ -17,13 +17,11 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
-from common import about_run, load_model, set_threads, write_result
+from common import load_model, set_threads, shipped_weights, write_result
 
-from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path, collate_slices
 from monai_d3gm.engines import kspace_consistency
 from monai_d3gm.metrics import format_table
-from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.networks.schedulers import D3GMScheduler
 from monai_d3gm.sde import PROCESSES, Sampler, Step, sample
 
@@ -42,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads()
 
-    weights = Path(find_bundle_root("mri_recon")) / "models" / "model.pt"
+    weights = shipped_weights("mri_recon")
     network, trained = load_model("mri_recon", weights)
     dataset = KspaceSliceDataset(arguments.input, acceleration=arguments.acceleration, slices=1, seed=arguments.seed)
     batch = collate_slices([dataset[0]])
@@ -63,7 +61,7 @@ def main() -> None:
     if arguments.output:
         command = {k: v for k, v in vars(arguments).items() if k in ("acceleration", "order", "eta", "seed")}
         result = {"command": command | {"noises": NOISES, "input": Path(arguments.input).name}}
-        write_result(arguments.output, result | {"weights": weights_hash(weights), **about_run(), "rows": rows})
+        write_result(arguments.output, result | {"rows": rows}, {"one": weights})
     if arguments.figure:
         _draw(found, extent, arguments.figure)
 

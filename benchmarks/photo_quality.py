@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_run, bundle_sampler, inference_config, load_model, set_threads, write_result
+from common import bundle_sampler, inference_config, load_model, set_threads, write_result
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
@@ -32,7 +32,6 @@ from tqdm import tqdm
 from monai_d3gm.data import ImageDataset
 from monai_d3gm.inferers import RegressionInferer, RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
-from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
 
 DEVELOPMENT = ("kodim05", "kodim11", "kodim19", "kodim24")
@@ -90,10 +89,9 @@ def main() -> None:
             "protocol": f"{dataset.volumes[0].origin}; data range 1; see monai_d3gm.metrics.photograph",
             "seed": arguments.seed,
             "sampler": sampler.config(),
-            "models": {name: weights_hash(path) for name, path in paths.items()},
             "rows": rows,
         }
-        write_result(arguments.output, result | about_run())
+        write_result(arguments.output, result, paths)
 
 
 def photographs(bundle: str, files: Sequence[Path], amount: float, seed: int) -> ImageDataset:
@@ -166,20 +164,31 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
-    methods = list(dict.fromkeys(row["method"] for row in rows))
     for amount in sorted({row["amount"] for row in rows}):
-        chosen = [row for row in rows if row["amount"] == amount]
-        table: list[dict[str, object]] = []
-        for method in methods:
-            line: dict[str, object] = {"method": method}
-            for key, title in FIGURES.items():
-                line[title] = summarise({r["photograph"]: [r[key]] for r in chosen if r["method"] == method}).mean
-            table.append(line)
-        print(f"\namount {amount:g}: means over {len(chosen) // len(methods)} photographs\n")
-        print(format_table(table, digits=3, markdown=markdown))
-        psnr = {(row["photograph"], row["method"]): row["psnr/rgb/whole"] for row in chosen}
-        each = [{"PSNR RGB": name, **{m: psnr[name, m] for m in methods}} for name in dict.fromkeys(k for k, _ in psnr)]
-        print(f"\n{format_table(each, digits=2, markdown=markdown)}")
+        count = len({row["photograph"] for row in rows if row["amount"] == amount})
+        print(f"\namount {amount:g}: means over {count} photographs\n")
+        print(format_table(quality(rows, amount), digits=3, markdown=markdown))
+        print(f"\n{format_table(each_photograph(rows, amount), digits=2, markdown=markdown)}")
+
+
+def quality(rows: list[dict[str, Any]], amount: float) -> list[dict[str, object]]:
+    """A row for each method: means over the photographs."""
+    chosen = [row for row in rows if row["amount"] == amount]
+    table: list[dict[str, object]] = []
+    for method in dict.fromkeys(row["method"] for row in chosen):
+        line: dict[str, object] = {"method": method}
+        for key, title in FIGURES.items():
+            line[title] = summarise({r["photograph"]: [r[key]] for r in chosen if r["method"] == method}).mean
+        table.append(line)
+    return table
+
+
+def each_photograph(rows: list[dict[str, Any]], amount: float) -> list[dict[str, object]]:
+    """A row for each photograph: PSNR of RGB in dB of each method."""
+    chosen = [row for row in rows if row["amount"] == amount]
+    psnr = {(row["photograph"], row["method"]): row["psnr/rgb/whole"] for row in chosen}
+    methods = dict.fromkeys(row["method"] for row in chosen)
+    return [{"PSNR RGB": name, **{m: psnr[name, m] for m in methods}} for name in dict.fromkeys(k for k, _ in psnr)]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import about_run, bundle_sampler, load_model, set_threads, write_result
+from common import bundle_sampler, load_model, set_threads, write_result
 from monai.bundle import ConfigParser
 from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
 from tqdm import tqdm
@@ -26,7 +26,6 @@ from tqdm import tqdm
 from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
-from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.sde import calibrate_tau, temporal_discrepancy
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -62,10 +61,10 @@ def main() -> None:
     calibrated = round(calibrate_tau(pairs), 2)
 
     rows: list[dict[str, Any]] = []
-    hashes = {}
+    paths = {}
     for tau in sorted({calibrated, *arguments.taus}):
         path = _train(root, tau, arguments)
-        hashes[f"{tau:g}"] = weights_hash(path)
+        paths[f"tau {tau:g}"] = path
         network, scheduler = load_model(arguments.bundle, path)
         divergence = np.mean(
             [float(temporal_discrepancy(*(x[None] for x in pair), scheduler.process)[0]) for pair in pairs]
@@ -74,15 +73,14 @@ def main() -> None:
             rows.append({"tau": tau, "calibrated": tau == calibrated, "discrepancy": divergence, "setting": name})
             rows[-1] |= figures
 
-    _print(rows, arguments.markdown)
+    print(f"\n{format_table(quality(rows), markdown=arguments.markdown)}")
     if arguments.output:
         command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "work", "markdown")}
         result = {
             "command": command | {"calibrated": calibrated},
-            "models": hashes,
             "rows": rows,
         }
-        write_result(arguments.output, result | about_run())
+        write_result(arguments.output, result, paths)
 
 
 def _train(root: Path, tau: float, arguments: argparse.Namespace) -> Path:
@@ -123,7 +121,8 @@ def _evaluate(network: Any, scheduler: Any, arguments: argparse.Namespace) -> An
         yield setting, {name: summarise(values).mean for name, values in figures.items()}
 
 
-def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
+def quality(rows: list[dict[str, Any]]) -> list[dict[str, object]]:
+    """A row for each tau."""
     table = []
     for tau in dict.fromkeys(row["tau"] for row in rows):
         chosen = {row["setting"]: row for row in rows if row["tau"] == tau}
@@ -135,7 +134,7 @@ def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
         line["std"] = f"{chosen['mean of 4']['std']:.3f}"
         line["a sample: spectrum (dB)"] = f"{chosen['a sample']['spectrum_mean_db/y/whole']:+.2f}"
         table.append(line)
-    print(f"\n{format_table(table, markdown=markdown)}")
+    return table
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 ``--orders``, ``--etas`` (a number, or ``[first,last]``), ``--t-firsts``, ``--t-mins``, ``--grid-powers``,
 ``--noise-scalings`` and ``--last-prior-scales`` on the rho grid with each number of evaluations, and with ``--refine
 N`` that many more, on the way that Nelder and Mead's method takes from the best with each number. All is judged
-against the ``--reference``, by default the exact posterior with 100 evaluations on the rho grid, on the same slices,
+against the ``--reference``, by default ancestral steps, 100 evaluations on the rho grid, on the same slices,
 measurements and seeds, by what a sample shows: a sampler is worth it where PSNR is lower by at most 0.05 dB and SSIM by
 at most 0.002, the standard deviation over samples is within 10 %, and the radial power spectrum within 0.5 dB in every
 band. ``excess`` is the largest of the four in units of its tolerance: 1 or less is accepted.
@@ -34,14 +34,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_run, bundle_sampler, load_model, set_threads, write_result
+from common import bundle_sampler, load_model, set_threads, shipped_weights, write_result
 from mri_quality import SUBJECTS, TASKS, volume_files
 from numpy.typing import NDArray
 from photo_quality import DEVELOPMENT, WEATHER, middle, photographs
 from scipy.optimize import minimize
 from tqdm import tqdm
 
-from monai_d3gm.bundle import find_bundle_root
 from monai_d3gm.data import VolumeBatchSampler, collate_slices
 from monai_d3gm.inferers import RestorationInferer
 from monai_d3gm.metrics import (
@@ -52,18 +51,17 @@ from monai_d3gm.metrics import (
     luma,
     radial_power_spectrum,
 )
-from monai_d3gm.networks.checkpoint import weights_hash
 from monai_d3gm.sde import Sampler
 
-POSTERIOR = Sampler(order=1, eta=1.0)
+ANCESTRAL = Sampler(order=1, eta=1.0)
 SAMPLERS: dict[str, Sampler] = {
-    "exact posterior, rho": POSTERIOR,
-    "exact posterior, t": replace(POSTERIOR, grid="t"),
-    "posterior of order 2, rho": replace(POSTERIOR, order=2),
-    "DDIM, rho": replace(POSTERIOR, eta=0.0),
-    "ODE of order 2, rho": replace(POSTERIOR, eta=0.0, order=2),
-    "ODE of order 3, rho": replace(POSTERIOR, eta=0.0, order=3),
-    "Euler-Maruyama, t": replace(POSTERIOR, solver="euler_maruyama", grid="t"),
+    "ancestral, rho": ANCESTRAL,
+    "ancestral, t": replace(ANCESTRAL, grid="t"),
+    "ancestral of order 2, rho": replace(ANCESTRAL, order=2),
+    "DDIM, rho": replace(ANCESTRAL, eta=0.0),
+    "ODE of order 2, rho": replace(ANCESTRAL, eta=0.0, order=2),
+    "ODE of order 3, rho": replace(ANCESTRAL, eta=0.0, order=3),
+    "Euler-Maruyama, t": replace(ANCESTRAL, solver="euler_maruyama", grid="t"),
 }
 # what a search combines
 SEARCHED = ("order", "eta", "t_first", "t_min", "grid_power", "noise_scaling", "last_prior_scales")
@@ -124,11 +122,11 @@ def main() -> None:
         parser.error(f"--refine {arguments.refine}: only a search goes on")
     set_threads()
 
-    weights = arguments.weights or Path(find_bundle_root(arguments.bundle)) / "models" / "model.pt"
+    weights = arguments.weights or shipped_weights(arguments.bundle)
     network, scheduler = load_model(arguments.bundle, weights)
     network = network.to(arguments.device)
     clip = bundle_sampler(arguments.bundle).clip
-    samplers = {"reference": replace(POSTERIOR, **arguments.reference), **_samplers(arguments)}
+    samplers = {"reference": replace(ANCESTRAL, **arguments.reference), **_samplers(arguments)}
     samplers = {name: replace(sampler, clip=clip) for name, sampler in samplers.items()}
     common = {"num_samples": arguments.samples, "batch_size": arguments.batch, "seed": arguments.seed}
     rows: list[dict[str, Any]] = []
@@ -159,18 +157,17 @@ def main() -> None:
             best = next(line["sampler"] for line in _judge(rows) if line["evaluations"] == n)
             _refine(samplers[best], arguments.refine, further)
     table = _judge(rows)
-    shown = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in line.items()} for line in table]
-    print(format_table(shown, markdown=arguments.markdown))
+    print(format_table(judged(table), markdown=arguments.markdown))
     if arguments.output:
         command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "weights")}
-        result = {"command": command, "weights": weights_hash(weights), **about_run(arguments.device)}
-        result |= {
+        result = {
+            "command": command,
             "tolerances": TOLERANCES,
             "samplers": {name: sampler.config() for name, sampler in samplers.items()},
             "table": table,
             "rows": rows,
         }
-        write_result(arguments.output, result)
+        write_result(arguments.output, result, {"network": weights}, arguments.device)
 
 
 def _samplers(arguments: argparse.Namespace) -> dict[str, Sampler]:
@@ -291,6 +288,20 @@ def _figures(
         if exact is not None:
             row["distance"] = float(np.sqrt(np.mean((shown[0] - exact[k]) ** 2)))
         yield row
+
+
+def judged(table: list[dict[str, Any]]) -> list[dict[str, object]]:
+    """The table of a result as it is printed: a sampler's differences from the reference."""
+    units = {"PSNR (dB)": "+.2f", "SSIM": "+.4f", "std x": ".2f", "spectrum (dB)": ".2f", "distance": ".4f"}
+    rows: list[dict[str, object]] = []
+    for line in table:
+        if line["sampler"] == "reference":
+            continue
+        figures = {k: format(line[k], unit) for k, unit in units.items() if isinstance(line.get(k), float)}
+        accepted = "yes" if line["excess"] <= 1 else "no"
+        rows.append({"sampler": line["sampler"].rsplit(":", 1)[0], "evaluations": line["evaluations"]})
+        rows[-1] |= {**figures, "accepted": accepted}
+    return rows
 
 
 def _excess(rows: list[dict[str, Any]], sampler: str) -> float:

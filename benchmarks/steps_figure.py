@@ -39,12 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = [json.loads(path.read_text()) for path in arguments.results]
 
-    rows = {sampler: {"sampler": sampler} for result in results for sampler in _samplers(result["table"])}
-    for result in results:
-        for sampler, lines in _samplers(result["table"]).items():
-            cells = [_cell(line) for line in lines if line["evaluations"] == arguments.at]
-            rows[sampler][result["command"]["bundle"]] = ", ".join(cells)
-    print(format_table(list(rows.values()), markdown=True))
+    print(format_table(side_by_side(results, arguments.at), markdown=True))
 
     figure = Figure(figsize=(12, 2.6 * len(results) + 0.8), layout="constrained")
     axes = figure.subplots(len(results), len(PANELS), squeeze=False)
@@ -66,6 +61,16 @@ def main() -> None:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     with atomic_path(arguments.output) as temporary, open(temporary, "wb") as file:
         FigureCanvasAgg(figure).print_png(file)
+
+
+def side_by_side(results: list[dict[str, Any]], evaluations: int = 5) -> list[dict[str, object]]:
+    """A row for each sampler, a column for each bundle, at one number of evaluations."""
+    rows: dict[str, dict[str, object]] = {}
+    for result in results:
+        for sampler, lines in _samplers(result["table"]).items():
+            cells = [_cell(line) for line in lines if line["evaluations"] == evaluations]
+            rows.setdefault(sampler, {"sampler": sampler})[result["command"]["bundle"]] = ", ".join(cells)
+    return list(rows.values())
 
 
 def _samplers(table: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

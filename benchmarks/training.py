@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import about_run, write_result
+from common import write_result
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 from tqdm import tqdm
@@ -55,7 +55,7 @@ def main() -> None:
     print(format_table([{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]))
     if arguments.output:
         command = {k: v for k, v in vars(arguments).items() if k not in ("output", "measure")}
-        write_result(arguments.output, {"command": command, **about_run(device), "rows": rows})
+        write_result(arguments.output, {"command": command, "rows": rows}, {}, device)
 
 
 def start(arguments: argparse.Namespace, bundle: str, processes: int, workers: int) -> dict[str, Any]:

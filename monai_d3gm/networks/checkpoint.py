@@ -30,6 +30,7 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "save_checkpoint",
+    "tensors_hash",
     "trained_range",
     "weights_hash",
     "write_checkpoint",
@@ -102,7 +103,7 @@ def write_checkpoint(
     """Write what `read_checkpoint` gives, the entries ``model`` and ``d3gm``; see `save_checkpoint`."""
     target = Path(path)
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.items()}
-    content = {**state, "model": state, "d3gm": {**info, "tensors_sha256": _tensors_hash(state)}}
+    content = {**state, "model": state, "d3gm": {**info, "tensors_sha256": tensors_hash(state)}}
     try:
         with atomic_path(target) as temporary:
             with temporary.open("wb") as file:  # an open file: given a name, torch.save would store it
@@ -148,7 +149,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     if damaged:
         raise CheckpointError(f"{file}: the checkpoint's {damaged[0]} holds NaN or infinity; accepted: finite weights.")
     assert info is not None
-    if "tensors_sha256" in info and info["tensors_sha256"] != _tensors_hash(model):
+    if "tensors_sha256" in info and info["tensors_sha256"] != tensors_hash(model):
         raise CheckpointError(f"{file}: the weights are not those that were saved: their hash differs from the stated.")
     return {"model": model, "d3gm": info}
 
@@ -163,8 +164,22 @@ def _check_archive(file: Path) -> None:
     check_memory(file, "the checkpoint", 2 * size)
 
 
-def _tensors_hash(state: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of named tensors: of their names, types, shapes and bytes."""
+def tensors_hash(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of named tensors: of their names, types, shapes and bytes.
+
+    It stays the same when the file around the tensors is written anew, which `weights_hash` does not.
+
+    Args:
+        state: tensors by name, such as the entry ``model`` of `read_checkpoint`.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> one = {"weight": torch.ones(2)}
+        >>> tensors_hash(one) == tensors_hash({"weight": torch.ones(2)}), tensors_hash(one) == tensors_hash({})
+        (True, False)
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
