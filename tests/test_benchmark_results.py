@@ -115,6 +115,22 @@ def test_tables_of_quality_come_from_results(figures: Any) -> None:
         assert not heads, f"{page}: {heads}"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/compare/results").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_tables_of_the_comparisons_are_those_of_their_results(
+    path: Path, figures: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each table that the command beside it prints stands in the page, line by line."""
+    import comparison_tables
+
+    page = set((ROOT / "docs/comparisons.md").read_text(encoding="utf-8").splitlines())
+    monkeypatch.setattr(sys, "argv", ["comparison_tables.py", str(path)])
+    comparison_tables.main()
+    tables = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(tables) >= 10 and set(tables) <= page
+
+
 def made(figures: Any, monkeypatch: pytest.MonkeyPatch, what: str, result: dict[str, Any]) -> str:
     monkeypatch.setattr(figures, "_read", lambda path: result)
     return figures.show(what)
