@@ -6,9 +6,10 @@
 
 A condition is an acceleration for mri_recon (simulated single-coil k-space from magnitude images, random masks, SNR 50)
 and a factor for mri_sr (low resolution simulated from magnitude images, SNR 50). Every slice has the same measurement
-for all methods. A model with half of the input channels is a regression. The sampler is the bundle's unless
-a setting or ``--options`` says otherwise. Prints tables and
-writes one JSON with every slice's figures, the machine and the versions.
+for all methods. They know its noise unless ``--estimate-noise`` is given. ``--data '{"mask_per": "volume"}'`` draws one
+mask for all slices of a volume. A model with half of the input channels is a regression. The sampler is the bundle's
+unless a setting or ``--options`` says otherwise. Prints tables and writes one JSON with every slice's figures, the
+machine and the versions.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ FIGURES = {
     "nmse/slice/whole": "NMSE",
 }
 
-# consistency: hold the measurement at every step; the rest are options of a Sampler and arguments of RestorationInferer
+# consistency: correct each evaluation by the measurement; the rest are options of Sampler and RestorationInferer
 SETTINGS: dict[str, dict[str, Any]] = {
     "one evaluation": {"steps": 1, "consistency": False},
     "one evaluation, projected": {"steps": 1},
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=1, help="slices of each volume")
     parser.add_argument("--only", default="", help="regular expression: the volumes whose names it is found in")
     parser.add_argument("--snr", type=float, default=50.0)
+    parser.add_argument("--estimate-noise", action="store_true", help="as of a measurement, in place of knowing it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--output", type=Path)
@@ -141,6 +143,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for condition in arguments.conditions:
         chosen = {"slices": arguments.slices, "snr": arguments.snr, "seed": arguments.seed}
+        chosen |= {"estimate_noise": arguments.estimate_noise}
         dataset = task.dataset(files, condition, **chosen | json.loads(arguments.data))
         batches = VolumeBatchSampler(dataset, batch_size=arguments.slices)
         for volume, indices in zip(dataset.volumes, tqdm(batches, desc=f"{condition:g}x"), strict=True):
@@ -161,10 +164,11 @@ def main() -> None:
 
     _print(rows, task.compared, arguments.markdown)
     if arguments.output:
+        noise = "estimated" if arguments.estimate_noise else "known"
         command = {k: v for k, v in vars(arguments).items() if k not in ("output", "dataset_dir", "model", "show")}
         result = {
             "command": command | {"sampler": sampler.config()},
-            "protocol": f"{dataset.volumes[0].origin}; slice protocol",
+            "protocol": f"{dataset.volumes[0].origin}; slice protocol; noise {noise}",
             "rows": rows,
         }
         write_result(arguments.output, result, paths)

@@ -32,6 +32,7 @@ __all__ = ["add_bundle", "add_options", "before_anything", "given_options", "pri
 # repeated here, so that the command line is parsed without torch
 MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 AXES = ("phase", "frequency")
+MASK_PER = ("slice", "volume")
 PLANES = ("in", "through")
 FORMATS = ("same", "nifti", "dicom")
 
@@ -59,6 +60,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("slices", "slices", {"type": _slices, "help": "'all', or how many of each volume, evenly spaced"}),
     ("acceleration", "acceleration", {"type": float, "help": "undersampling of fully sampled or simulated k-space"}),
     ("mask", "mask", {"choices": MASKS, "help": f"sampling pattern: {', '.join(MASKS)}"}),
+    ("mask-per", "mask_per", {"choices": MASK_PER, "help": "what shares a drawn mask: slice, or volume as in fastMRI"}),
     ("axis", "axis", {"choices": AXES, "help": f"undersampled axis: {' or '.join(AXES)}"}),
     ("snr", "snr", {"type": float, "help": "signal to noise of simulated k-space"}),
     ("coils", "coils", {"type": int, "help": "coils of simulated k-space"}),

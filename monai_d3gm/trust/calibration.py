@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 SUBJECT_PATTERN = r"^(sub-[0-9A-Za-z]+|patient[0-9]+)"
-HARMLESS = ("seed", "device", "slices", "roi_size", "overlap", "batch_size", "compile", "noise_std")
+HARMLESS = ("seed", "device", "slices", "roi_size", "overlap", "batch_size", "compile", "noise_std", "mask_per")
 """Parameters of a run that may differ from those of the calibration."""
 
 _UNIT = "99.5th percentile of the restored volume's foreground"

@@ -39,6 +39,7 @@ from monai_d3gm.transforms.kspace import (
     ZeroFilled,
 )
 from monai_d3gm.transforms.kspace.functional import (
+    MASK_PER,
     MASK_TYPES,
     cartesian_mask,
     crop_to_acquired_band,
@@ -100,12 +101,15 @@ class KspaceSliceDataset(Dataset):
         mask: one of fastMRI's masks: random, equispaced, equispaced_fraction, magic, magic_fraction.
         axis: "phase" undersamples the columns, "frequency" the rows.
         center_fraction: share of the lines sampled around the centre; 0.32 / acceleration if None.
+        mask_per: ``slice`` draws a mask for each slice, ``volume`` one for all slices of a file, as fastMRI does; with
+            seed 0 it is the one that fastMRI draws for this file name.
         seed: seed of phase, noise, and mask.
         snr: of simulated k-space: mean of the foreground over the noise's standard deviation per part.
         coils: of simulated k-space.
         noise_std: of measured k-space: standard deviation per real and imaginary part in the file's units; None
             estimates it from the outermost samples. 0.0 trusts the measurement of one coil exactly, and is refused for
             several: their exact fit amplifies noise.
+        estimate_noise: of simulated k-space: estimate the noise in the same way, in place of knowing it.
         maps: a file of coil sensitivity maps (`monai_d3gm.data.formats.maps`) for all inputs with several coils, in
             place of the file's own ``sensitivity_maps`` or of estimated ones.
         mask_file: a file with a mask (`monai_d3gm.data.formats.maps.read_mask`) for all inputs, in place of a random
@@ -136,10 +140,12 @@ class KspaceSliceDataset(Dataset):
         mask: str = "random",
         axis: str = "phase",
         center_fraction: float | None = None,
+        mask_per: str = "slice",
         seed: int = 0,
         snr: float = 50.0,
         coils: int = 1,
         noise_std: float | None = None,
+        estimate_noise: bool = False,
         maps: str | os.PathLike[str] | None = None,
         mask_file: str | os.PathLike[str] | None = None,
         axes: str | None = None,
@@ -150,13 +156,15 @@ class KspaceSliceDataset(Dataset):
             raise ValueError(f"mask is {mask!r}; accepted: {', '.join(MASK_TYPES)}.")
         if axis not in AXES:
             raise ValueError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
+        if mask_per not in MASK_PER:
+            raise ValueError(f"mask_per is {mask_per!r}; accepted: {', '.join(MASK_PER)}.")
         check_slices(slices)
         if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
             raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
         if mask_file is not None and axis != "phase":
             raise ValueError(f"axis is {axis!r} with mask_file, which says what is undersampled; accepted: 'phase'.")
         self.transposed = axis == "frequency"
-        self.noise_std = noise_std
+        self.noise_std, self._estimate_noise = noise_std, estimate_noise
         self._maps = None if maps is None else open_maps(maps)
         self._mask = None if mask_file is None else read_mask(mask_file)
         self._mask_file = mask_file
@@ -166,6 +174,7 @@ class KspaceSliceDataset(Dataset):
             "acceleration": acceleration,
             "mask": mask,
             "center_fraction": center_fraction,
+            "per": mask_per,
             "seed": seed,
         }
         self._coils = coils
@@ -340,6 +349,8 @@ class KspaceSliceDataset(Dataset):
         else:
             item["mask"] = _leading(self._mask, item["kspace"], item["transposed"])
             item["kspace"] = item["kspace"] * item["mask"]
+        if self._estimate_noise:
+            item["noise_std"] = estimate_noise_std(item["kspace"])
         item["mu"] = ZeroFilled()(item["kspace"], item.get("sensitivity_maps"))
         return self._normalize(item)
 

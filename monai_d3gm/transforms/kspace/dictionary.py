@@ -1,11 +1,13 @@
 """MONAI dictionary transforms of a slice: a dict with ``kspace``, ``mask``, ``mu``, ``image`` and so on.
 
-With ``seed``, what is random in a slice depends on ``(seed, slice["key"])`` alone; without, on MONAI's random state.
+With ``seed``, what is random in a slice depends on ``(seed, slice["key"])`` alone, and a mask that the slices of a
+volume share on ``(seed, slice["source"])``; without, on MONAI's random state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from monai.transforms import InvertibleTransform, MapTransform, Randomizable
 
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels
 from monai_d3gm.transforms.kspace import array
-from monai_d3gm.transforms.kspace.functional import keyed_generator
+from monai_d3gm.transforms.kspace.functional import MASK_PER, keyed_generator
 
 __all__ = [
     "CartesianMaskd",
@@ -102,6 +104,11 @@ class CartesianMaskd(Randomizable, MapTransform):
         acceleration, mask, center_fraction: as in the array form.
         seed: None, or seed that is combined with ``data["key"]``.
         padding: columns outside are not sampled.
+        per: with a seed, ``slice`` draws a mask for each key. ``volume`` draws one for all slices of the file
+            ``data["source"]``: with seed 0 the mask that fastMRI's transforms draw for a file of this name.
+
+    Raises:
+        ValueError: ``per`` is another word.
 
     >>> import torch
     >>> item = CartesianMaskd("kspace", 4, seed=0)({"kspace": torch.ones(8, 64, dtype=torch.complex64), "key": "a:0"})
@@ -117,11 +124,14 @@ class CartesianMaskd(Randomizable, MapTransform):
         center_fraction: float | None = None,
         seed: int | None = None,
         padding: tuple[int, int] | None = None,
+        per: str = "slice",
         allow_missing_keys: bool = False,
     ) -> None:
+        if per not in MASK_PER:
+            raise ValueError(f"mask_per is {per!r}; accepted: {', '.join(MASK_PER)}.")
         super().__init__(keys, allow_missing_keys)
         self.transform = array.CartesianMask(acceleration, mask, center_fraction)
-        self.seed, self.padding = seed, padding
+        self.seed, self.padding, self.per = seed, padding, per
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> CartesianMaskd:
         """Set the random state that is used without ``seed``."""
@@ -133,11 +143,16 @@ class CartesianMaskd(Randomizable, MapTransform):
         """Mask k-space."""
         result = dict(data)
         for key in self.key_iterator(result):
-            seed = None
-            if self.seed is not None:
-                seed = int(keyed_generator(self.seed, "mask", str(result["key"])).integers(2**32))
+            seed = None if self.seed is None else self._seed(self.seed, result)
             result[key], result["mask"] = self.transform(result[key], seed, self.padding)
         return result
+
+    def _seed(self, seed: int, data: Mapping[Hashable, Any]) -> int | tuple[int, ...]:
+        """The seed of a slice's mask; that of a volume is fastMRI's, the file's name in numbers."""
+        if self.per == "slice":
+            return int(keyed_generator(seed, "mask", str(data["key"])).integers(2**32))
+        name = tuple(map(ord, Path(str(data["source"])).name))
+        return (*name, seed) if seed else name
 
 
 class CropReadoutd(MapTransform):

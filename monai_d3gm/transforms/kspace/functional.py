@@ -20,6 +20,9 @@ from monai_d3gm.consistency.fourier import fft1c, fft2c, ifft1c, ifft2c
 MASK_TYPES = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 """Names of fastMRI's masks (``fastmri.data.subsample``)."""
 
+MASK_PER = ("slice", "volume")
+"""What shares a drawn mask: nothing but the slice, or all slices of a file, as in fastMRI."""
+
 CENTER_LINES_PER_ACCELERATION = 0.32
 """Share of the sampled lines that lie in the fully sampled centre: fastMRI's 0.08 at 4x, 0.04 at 8x."""
 

@@ -15,10 +15,12 @@ import pytest
 import torch
 from fastmri.data import transforms as fastmri_transforms
 from fastmri.data.mri_data import SliceDataset
+from fastmri.data.subsample import create_mask_for_mask_type
 from torch.utils.data import DataLoader
 
 from monai_d3gm.baselines import cg_sense
 from monai_d3gm.consistency.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
+from monai_d3gm.consistency.noise import estimate_noise_std
 from monai_d3gm.data import (
     KspaceFileError,
     KspaceSliceDataset,
@@ -183,6 +185,42 @@ def test_slices_are_reproducible_whatever_the_order_and_workers(tmp_path: Path) 
     assert not torch.equal(items[0]["mask"], items[1]["mask"])
     for batch, item in zip(DataLoader(one, batch_size=None, num_workers=2), items, strict=True):
         assert torch.equal(batch["kspace"], item["kspace"]) and batch["key"] == item["key"]
+
+
+@pytest.mark.parametrize("kind", ["random", "equispaced_fraction"])
+def test_a_mask_per_volume_is_fastmris(kind: str, tmp_path: Path) -> None:
+    """The slices of a file share the mask that fastMRI's own transform draws for a file of this name, and those of a
+    simulated volume one of its name; another seed draws another."""
+    path = tmp_path / "file1000007.h5"
+    write_kspace(path, simulated_kspace(3, 64, 50), recon_size=(48, 50))
+    dataset = KspaceSliceDataset(path, acceleration=4, mask=kind, mask_per="volume")
+    function = create_mask_for_mask_type(kind, [0.08], [4])
+    _, expected, _ = fastmri_transforms.apply_mask(torch.ones(1, 64, 50, 2), function, seed=tuple(map(ord, path.name)))
+    for index in range(3):
+        assert torch.equal(dataset[index]["mask"].flatten(), expected.flatten() > 0)
+    other = KspaceSliceDataset(path, acceleration=4, mask=kind, mask_per="volume", seed=1)
+    assert torch.equal(other[0]["mask"], other[2]["mask"]) and not torch.equal(other[0]["mask"], dataset[0]["mask"])
+
+    for name in ("a", "b"):
+        write_nifti(tmp_path / f"{name}.nii.gz", np.stack([disc(64, 50)] * 2, axis=-1))
+    masks = [
+        [item["mask"] for item in KspaceSliceDataset(tmp_path / f"{name}.nii.gz", mask=kind, mask_per=per)]
+        for name, per in (("a", "volume"), ("b", "volume"), ("a", "slice"))
+    ]
+    assert torch.equal(masks[0][0], masks[0][1]) and not torch.equal(masks[0][0], masks[1][0])
+    assert not torch.equal(masks[2][0], masks[2][1])
+
+
+def test_the_noise_of_simulated_kspace_can_be_estimated(tmp_path: Path) -> None:
+    """By the estimate for measured k-space, too large where signal reaches the outer frequencies (here the edge of a
+    disc at SNR 20); what was drawn stays the same."""
+    write_nifti(tmp_path / "a.nii.gz", np.stack([disc(128, 96)] * 2, axis=-1))
+    known, estimated = (
+        KspaceSliceDataset(tmp_path / "a.nii.gz", snr=20, estimate_noise=each)[0] for each in (False, True)
+    )
+    assert float(estimated["noise_std"]) == pytest.approx(estimate_noise_std(estimated["kspace"]), rel=1e-5)
+    assert 1 < float(estimated["noise_std"] / known["noise_std"]) < 1.5
+    assert torch.equal(estimated["kspace"], known["kspace"])
 
 
 def test_volumes_say_what_a_writer_needs(single: Path) -> None:
@@ -466,6 +504,7 @@ def test_no_calibration_region_is_said(tmp_path: Path) -> None:
     [
         ({"mask": "spiral"}, "mask is 'spiral'; accepted: random"),
         ({"axis": "slice"}, "axis is 'slice'; accepted: phase, frequency"),
+        ({"mask_per": "study"}, "mask_per is 'study'; accepted: slice, volume"),
         ({"slices": 0}, "slices is 0"),
         ({"slices": "some"}, "slices is 'some'"),
         ({"noise_std": -1.0}, "noise_std is -1.0"),

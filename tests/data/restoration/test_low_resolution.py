@@ -318,6 +318,18 @@ def test_the_noise_of_a_smooth_image_is_found(snr: float) -> None:
     assert estimate == pytest.approx(slices[0][1], rel=0.05)
 
 
+def test_the_noise_of_simulated_slices_can_be_estimated(tmp_path: Path) -> None:
+    """The truth and the estimate have the range that the data set's page states; what was drawn stays the same."""
+    path = tmp_path / "smooth.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(smooth(96, 80).numpy().transpose(1, 2, 0).repeat(3, axis=2), np.eye(4)), path)
+    known, estimated = (
+        LowResolutionSliceDataset(path, simulate=True, snr=40, estimate_noise=each)[1] for each in (False, True)
+    )
+    ratio = float(estimated["noise_std"] / known["noise_std"])
+    assert ratio != 1 and 0.7 < ratio < 2
+    assert torch.equal(estimated["low_resolution"], known["low_resolution"])
+
+
 def test_the_noise_of_a_magnitude_image_is_never_0(tmp_path: Path) -> None:
     """The floor is the foreground's mean over 200."""
     flat = np.zeros((40, 40), dtype=np.float32)
