@@ -6,7 +6,7 @@ share the marginals of the process are, in ``rho`` (which rises as ``t`` falls) 
     dy = (1 + eta^2) e^rho x0_hat drho - eta^2 y drho + sqrt(2) eta dW:
 
 ``eta = 0`` is the probability-flow equation, ``eta = 1`` the reverse equation of the paper. :func:`exponential`
-integrates its linear part exactly; at order 1 it is the exact posterior step for ``eta = 1`` and DDIM for ``eta = 0``.
+integrates its linear part exactly; at order 1 it is the ancestral step for ``eta = 1`` and DDIM for ``eta = 0``.
 :func:`euler_maruyama` is the paper's solver, the Euler-Maruyama step in ``t``. Each gives the Gaussian law of the next
 state; :func:`~monai_d3gm.sde.sample` draws from it. The formulas are in the section "Solvers" of ``docs/theory.md``.
 """

@@ -281,7 +281,7 @@ class D3GMScheduler(Scheduler):
             timestep: a member of ``timesteps``.
             sample: x_t.
             mu: the degraded image.
-            eta: 0 the probability-flow ODE, 1 the exact posterior.
+            eta: 0 the probability-flow ODE, 1 ancestral steps.
             seed: with ``items`` and ``timestep``, the key of the noise.
             items: a key per batch element; its index when left out.
 
