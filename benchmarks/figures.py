@@ -46,6 +46,7 @@ import mri_quality
 import numpy as np
 import photo_quality
 import photo_tau
+import reproduction
 import steps
 import steps_figure
 from common import ROOT
@@ -203,6 +204,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "steps_figure": lambda *results: _table(steps_figure.side_by_side(list(results))),
     "comparison": _comparison,  # PATH CRITERION CONDITION
     "calibration": _coverage,
+    "reproduction": lambda result: _table(reproduction.table(result["rows"])),
 }
 
 

@@ -90,8 +90,8 @@ def diagnose_process(
 ) -> Diagnosis:
     """Measure a process on pairs of images.
 
-    A round trip adds the noise of time t to the clean image and samples back from there, with the exact posterior's
-    step (order 1, eta 1) of ``steps`` evaluations.
+    A round trip adds the noise of time t to the clean image and samples back from there, with ancestral steps
+    (order 1, eta 1) of ``steps`` evaluations.
 
     Args:
         process: the process.

@@ -139,6 +139,7 @@ class Evaluator:
         self._consistency: Callable[..., Any] | None = experiment.component("data_consistency")
         self._to_image: Callable[[Tensor], Tensor] | None = experiment.component("to_image")
         self._clip = experiment.component("clip")
+        self._roi_size = experiment.component("roi_size")
 
     def items(self, condition: Condition) -> Iterable[Item]:
         """The items of a condition; those of small data sets are kept in memory."""
@@ -183,7 +184,7 @@ class Evaluator:
             seed: of the noise.
             condition: the data.
         """
-        inferer = setting.inferer(scheduler, seed, self._clip)
+        inferer = setting.inferer(scheduler, seed, self._clip, self._roi_size)
         besides = {"consistency": setting.consistency, "start_noise": setting.start_noise}
         made_by = {"weights": weights, **inferer.config(), **besides}
         rows: list[Row] = []
@@ -216,7 +217,8 @@ class Evaluator:
 
         initial = None
         if setting.start_noise is not None:
-            first = Setting(Sampler(steps=1), samples=1).inferer(scheduler, inferer.seed, self._clip)
+            one = Setting(Sampler(steps=1), samples=1)
+            first = one.inferer(scheduler, inferer.seed, self._clip, self._roi_size)
             initial = first(mu, network, consistency, items=[item.key])
         inferer.moments(mu, network, consistency, items=[item.key], initial=initial, of=keep)
         return torch.cat(seen)

@@ -81,7 +81,7 @@ def same_curves(first: DiffusionProcess, second: DiffusionProcess) -> bool:
 
 _KEYS = (
     "title about bundle imports values common networks methods settings choosing final criteria seeds choosing_seeds "
-    "reference subjects data_consistency to_image clip lipschitz"
+    "reference subjects data_consistency to_image clip roi_size lipschitz"
 ).split()
 
 
@@ -105,7 +105,8 @@ class Experiment:
             - ``seeds``: of training and sampling.
             - ``reference``: the method that the others are compared with; the last if not given.
             - ``subjects``: regular expression with one group, the subject in an item's key; else what is before ":".
-            - ``data_consistency``, ``to_image``, ``clip``: as `RestorationEvaluator` and `RestorationInferer` do.
+            - ``data_consistency``, ``to_image``, ``clip``, ``roi_size``: as of `RestorationEvaluator` and
+              `RestorationInferer`.
             - ``lipschitz``: measure the networks' Lipschitz constants.
         settings: keys of train.json that the command line sets, such as ``dataset_dir``.
         seeds: instead of the file's.
@@ -176,7 +177,7 @@ class Experiment:
         return parser
 
     def component(self, key: str) -> Any:
-        """The component ``data_consistency``, ``to_image`` or ``clip`` of the file; None if it is missing."""
+        """The component ``data_consistency``, ``to_image``, ``clip`` or ``roi_size``; None if it is missing."""
         value = self.content.get(key)
         return None if value is None else self.parser(_comparison=value).get_parsed_content("_comparison")
 

@@ -31,7 +31,7 @@ class Setting:
         last_noise: c / a of the last evaluation, instead of its ``t_min``.
         start_noise: c / a at which sampling starts from an estimate, that of one evaluation at ``t = 1``, instead of
             its ``start``; None starts from the prior.
-        consistency: hold the measurement at every step, where there is one.
+        consistency: correct each evaluation by the measurement, where there is one.
         samples: drawn for each image.
 
     Raises:
@@ -81,13 +81,20 @@ class Setting:
     def __str__(self) -> str:
         return f"{self.evaluations} evaluation{'s' * (self.evaluations > 1)}: {self.family}"
 
-    def inferer(self, scheduler: D3GMScheduler, seed: int, clip: Sequence[float] | None = None) -> RestorationInferer:
+    def inferer(
+        self,
+        scheduler: D3GMScheduler,
+        seed: int,
+        clip: Sequence[float] | None = None,
+        roi_size: int | None = None,
+    ) -> RestorationInferer:
         """The inferer of this setting for a scheduler's process.
 
         Args:
             scheduler: with the process.
             seed: of the noise.
             clip: range to which predictions are clipped, unless the sampler has one.
+            roi_size: extent of the tiles in which the network is evaluated; None for whole images.
 
         Raises:
             ValueError: the process does not reach a noise level, or an option is out of range.
@@ -101,7 +108,7 @@ class Setting:
             leap = first if first < start else None
         times: dict[str, Any] = {"start": start, "t_min": min(last, start / 2), "t_first": leap}
         sampler = replace(sampler, **times, clip=clip if sampler.clip is None else sampler.clip)
-        return RestorationInferer(scheduler, sampler, fidelity=self.fidelity, num_samples=self.samples, seed=seed)
+        return RestorationInferer(scheduler, sampler, self.fidelity, self.samples, roi_size, seed=seed)
 
 
 _TIMES_OF = {"first_noise": "t_first", "last_noise": "t_min", "start_noise": "start"}
