@@ -145,23 +145,38 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-SEVERAL_COMMANDS = """
-import json, os, sys
+TRAINED = "-- the training is over --"
+SEVERAL_COMMANDS = f"""
+import json, os, runpy, sys, warnings
 from monai_d3gm.cli.main import main
 for number, (port, arguments) in enumerate(json.loads(sys.argv[1])):
     if number:  # torchrun gives one place to meet; each further command meets at its own
-        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
-    status = main(arguments)
-    if status:
-        sys.exit(status)
+        os.environ |= {{"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}}
+        if main(arguments):
+            sys.exit(f"failed: {{arguments}}")
+        continue
+    sys.argv = arguments
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    warnings.simplefilter("ignore")
+    if os.environ["RANK"] == "0":
+        print({TRAINED!r}, flush=True)
 """
 
 
-def two_processes(*commands: Sequence[object]) -> subprocess.CompletedProcess[str]:
-    """Commands of d3gm, one after another, in two processes that torchrun starts once for all: it takes seconds."""
+def two_processes(training: Sequence[object], *commands: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """A training and commands of d3gm, one after another, in two processes that torchrun starts.
+
+    Args:
+        training: the arguments of ``python -m``.
+        commands: the arguments of ``d3gm``.
+
+    Returns:
+        What all have printed, as ``stdout``; `TRAINED` stands behind what the training did.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in commands]
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in (training, *commands)]
         ports = [each.getsockname()[1] for each in sockets]
-    listed = json.dumps([(port, [*map(str, command)]) for port, command in zip(ports, commands, strict=True)])
-    command = [sys.executable, *PROCESSES, sys.executable, "-W", "ignore", "-c", SEVERAL_COMMANDS, listed]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    listed = json.dumps([(port, [*map(str, each)]) for port, each in zip(ports, (training, *commands), strict=True)])
+    command = [sys.executable, *PROCESSES, sys.executable, "-c", SEVERAL_COMMANDS, listed]
+    printed = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(command, **printed, env={**os.environ, "OMP_NUM_THREADS": "1"})  # type: ignore[call-overload]

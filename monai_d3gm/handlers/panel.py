@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
@@ -78,46 +79,56 @@ def save_panel(
     below = min(max(below, _HEIGHT / 4), _HEIGHT)
     count = len(shown) + bool(maps)
     extent = (count * (width + _GAP) + _GAP + _BAR * bool(maps), _GAP + below + _BETWEEN + _HEIGHT + _HEAD)
-    # All places are known: a layout engine would draw the figure once more to find them.
+    # One plane in inches: axes for each image, or a layout engine, would take most of the time.
     figure = Figure(figsize=extent)
     FigureCanvasAgg(figure)
+    plane = figure.add_axes((0, 0, 1, 1), xlim=(0, extent[0]), ylim=(0, extent[1]))
+    plane.set_axis_off()
+    corners = [(_GAP + column * (width + _GAP), _GAP + below + _BETWEEN) for column in range(count)]
 
-    def axes_at(left: float, bottom: float, wide: float, high: float) -> Axes:
-        return figure.add_axes((left / extent[0], bottom / extent[1], wide / extent[0], high / extent[1]))
+    def draw(column: int, upper: bool, image: NDArray[np.float32], colours: str, most: float) -> AxesImage:
+        left, bottom = corners[column] if upper else (corners[column][0], _GAP)
+        height = _HEIGHT if upper else below
+        scale = min(width / image.shape[1], height / (image.shape[0] * aspect))
+        across, down = image.shape[1] * scale / 2, image.shape[0] * aspect * scale / 2
+        x, y = left + width / 2, bottom + height / 2
+        place = (x - across, x + across, y - down, y + down)
+        plane.add_patch(Rectangle((place[0], place[2]), 2 * across, 2 * down, fill=False, linewidth=0.8))
+        options: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "extent": place}
+        return plane.imshow(image, cmap=colours, vmin=0.0, vmax=most, **options)
 
-    axes = np.array(
-        [
-            [axes_at(_GAP + column * (width + _GAP), bottom, width, height) for column in range(count)]
-            for bottom, height in ((_GAP + below + _BETWEEN, _HEIGHT), (_GAP, below))
-        ]
-    )
+    def name_column(column: int, name: str) -> None:
+        left, bottom = corners[column]
+        plane.text(left + width / 2, bottom + _HEIGHT + _GAP, name, fontsize=9, ha="center", va="bottom")
+
     top = float(np.percentile(restored if truth is None else truth, _WINDOW)) or 1.0
+    pixel = width / columns, _HEIGHT / rows
     for column, (name, image) in enumerate(shown.items()):
-        for axis, part in ((axes[0, column], image), (axes[1, column], image[window])):
-            axis.imshow(part, cmap="gray", vmin=0.0, vmax=top, aspect=aspect, interpolation="nearest")
-        axes[0, column].add_patch(_frame_of(window))
-        axes[0, column].set_title(name + _psnr(images[name], images.get("truth")), fontsize=9)
+        draw(column, True, image, "gray", top)
+        draw(column, False, image[window], "gray", top)
+        plane.add_patch(_frame_of(window, corners[column], pixel, rows))
+        name_column(column, name + _psnr(images[name], images.get("truth")))
     if maps:
         parts = list(maps.values())
         if len(parts) == 1:
             parts.append(parts[0][window])
         limit = float(np.percentile(np.concatenate([part.ravel() for part in parts]), _WINDOW)) or 1.0
-        for axis, part in zip(axes[:, -1], parts, strict=True):
-            drawn = axis.imshow(part, cmap="inferno", vmin=0.0, vmax=limit, aspect=aspect, interpolation="nearest")
-        for axis, name in zip(axes[:, -1], maps, strict=False):
-            axis.set_title(name, fontsize=9)
-        bar = figure.colorbar(
-            drawn, cax=axes_at(2 * _GAP + count * (width + _GAP), _GAP, 0.12, extent[1] - _GAP - _HEAD)
-        )
+        for upper, part in zip((True, False), parts, strict=True):
+            drawn = draw(count - 1, upper, part, "inferno", limit)
+        name_column(count - 1, next(iter(maps)))
+        if len(maps) > 1:
+            left, bottom = corners[-1]
+            plane.text(left + width / 2, bottom - _GAP, [*maps][1], fontsize=9, ha="center", va="top")
+        left, high = 2 * _GAP + count * (width + _GAP), extent[1] - _GAP - _HEAD
+        place = (left / extent[0], _GAP / extent[1], 0.12 / extent[0], high / extent[1])
+        bar = figure.colorbar(drawn, cax=figure.add_axes(place))
         bar.set_label("in the image's units", fontsize=7)
         bar.ax.tick_params(labelsize=7)
-    for axis in axes.ravel():
-        axis.set_xticks([])
-        axis.set_yticks([])
     for side, letter in view.letters.items():
         x, y, horizontal, vertical = _SIDES[side]
-        place = {"transform": axes[0, 0].transAxes, "ha": horizontal, "va": vertical}
-        axes[0, 0].text(x, y, letter, color="yellow", fontsize=8, **place)
+        left, bottom = corners[0]
+        at = (left + x * width, bottom + y * _HEIGHT)
+        plane.text(*at, letter, color="yellow", fontsize=8, ha=horizontal, va=vertical)
     title = printable(volume.source.path.name) + (f", slice {volume.source.slices[index]}" if view.numbered else "")
     title += f" ({volume.source.origin})" if volume.source.simulated else ""
     figure.suptitle(title, fontsize=9, y=1 - _GAP / extent[1], va="top")
@@ -148,10 +159,15 @@ def _largest(values: NDArray[np.float32], aspect: float) -> tuple[slice, slice]:
     return down, across
 
 
-def _frame_of(window: tuple[slice, slice]) -> Rectangle:
+def _frame_of(
+    window: tuple[slice, slice], corner: tuple[float, float], pixel: tuple[float, float], rows: int
+) -> Rectangle:
+    """The frame of a window in an image whose lower left corner and size of a pixel are given, in inches."""
     down, across = window
-    corner = (across.start - 0.5, down.start - 0.5)
-    return Rectangle(corner, across.stop - across.start, down.stop - down.start, fill=False, edgecolor="yellow", lw=0.8)
+    wide, high = pixel
+    place = corner[0] + across.start * wide, corner[1] + (rows - down.stop) * high
+    extent = (across.stop - across.start) * wide, (down.stop - down.start) * high
+    return Rectangle(place, *extent, fill=False, edgecolor="yellow", linewidth=0.8)
 
 
 def _psnr(image: NDArray[np.float32], truth: NDArray[np.float32] | None) -> str:

@@ -1,16 +1,20 @@
 """The bundle's training as its users run it, with a small network and two small volumes.
 
-Runs that must survive being killed, and runs of several processes, are processes of their own.
+A run that is killed is a process of its own; `test_two_processes.py` has runs of several.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from small_bundle import BUNDLE, SMALL, Run, magnitude, write_nifti
+from small_bundle import BUNDLE, SMALL, Run, logging_kept, magnitude, write_nifti
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from monai_d3gm.networks.checkpoint import build_scheduler, load_checkpoint
@@ -68,23 +72,31 @@ def arguments(folder: Path, output: Path, *configs: str, **changes: object) -> l
     return ["run", *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
 
 
-def start(arguments: list[str], log: Path, *launcher: str) -> subprocess.Popen[bytes]:
+def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a run as a process of its own; what it prints goes to ``log``."""
-    command = [sys.executable, *launcher, "-m", "monai.bundle", *arguments]
-    with log.open("ab") as file:
+    command = [sys.executable, "-m", "monai.bundle", *arguments]
+    with log.open("wb") as file:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
-def finish(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Wait for a run that must succeed, and return what it printed."""
-    try:
-        status = process.wait(LIMIT)
-    finally:
-        process.kill()
-    text = log.read_text(errors="replace")
-    assert status == 0, text[-4000:]
-    return text
+def run_here(arguments: list[str]) -> tuple[str, list[str]]:
+    """Run ``python -m monai.bundle`` in this process; what it printed, and the warnings that a process would show."""
+    printed = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        logging_kept(),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("default")
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", hidden)  # as Python does
+        patch.setattr(sys, "argv", ["monai.bundle", *arguments])
+        patch.setattr(sys, "excepthook", sys.__excepthook__)
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    return printed.getvalue(), [str(each.message) for each in caught if "parsing config_file" not in str(each.message)]
 
 
 def small_network(**changes: Any) -> ConditionalNAFNet:
@@ -128,9 +140,10 @@ def warnings_in(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a run that was left alone, and what it printed."""
-    folder = tmp_path_factory.mktemp("whole")
-    output, log = folder / "run", folder / "log.txt"
-    return output, finish(start(arguments(volumes, output, TRAIN), log), log)
+    output = tmp_path_factory.mktemp("whole") / "run"
+    text, warned = run_here(arguments(volumes, output, TRAIN))
+    assert warned == []
+    return output, text
 
 
 def test_a_killed_run_ends_as_one_that_was_not(whole: tuple[Path, str], volumes: Path, tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_a_killed_run_ends_as_one_that_was_not(whole: tuple[Path, str], volumes:
     stopped = last(output)["trainer"]["iteration"]
     assert stopped % STEPS == 0 and 0 < stopped < EPOCHS * STEPS
 
-    text = finish(start(command, log), log)
+    text, _ = run_here(command)
     assert f"going on from {output / 'last.pt'} after epoch {stopped // STEPS}" in text
     assert_identical(last(output), last(whole[0]))
     one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (output, whole[0]))
@@ -157,7 +170,6 @@ def test_a_killed_run_ends_as_one_that_was_not(whole: tuple[Path, str], volumes:
 def test_what_a_run_leaves(whole: tuple[Path, str]) -> None:
     output, text = whole
     assert sorted(path.name for path in output.iterdir()) == ["last.pt", "model.pt", "tensorboard"]
-    assert warnings_in(text) == []
     assert f"no checkpoint {output / 'last.pt'}: training starts from the beginning" in text
 
     content = last(output)
@@ -183,31 +195,6 @@ def test_what_a_run_leaves(whole: tuple[Path, str]) -> None:
 
     losses = scalars(output, "train_loss")
     assert list(losses) == list(range(1, EPOCHS * STEPS + 1)) and np.isfinite(list(losses.values())).all()
-
-
-def test_two_processes(volumes: Path, tmp_path: Path) -> None:
-    """Over the same eight items again and again the loss falls, and only the first process writes."""
-    output, log = tmp_path / "run", tmp_path / "log.txt"
-    settings = {"max_epochs": 4, "epoch_length": 10, "learning_rate": 0.01, "train_dataset::length": 8}
-    command = arguments(volumes, output, TRAIN, SEVERAL, **settings)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    text = finish(start(command, log, *launcher), log)
-    assert warnings_in(text) == []
-    assert text.count("Engine run finished") == 1 and text.count("training starts from the beginning") == 1
-
-    losses = list(scalars(output, "train_loss").values())
-    assert len(losses) == 40
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
-    # one file of the trainer and one of the validation
-    assert len(list((output / "tensorboard").iterdir())) == 2
-    assert list(scalars(output, "psnr/slice/whole")) == [2, 4]
-
-    content = last(output)
-    for part in ("network", "ema"):
-        small_network().load_state_dict(content[part], strict=True)
-    assert content["trainer"]["iteration"] == 40
-    info = load_checkpoint(output / "model.pt", small_network())
-    assert info["training"]["batch"] == 4
 
 
 def test_the_regression_of_the_benchmark(volumes: Path, tmp_path: Path, monai_bundle: Callable[..., Run]) -> None:

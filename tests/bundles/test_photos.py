@@ -13,7 +13,7 @@ import tifffile
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_net_in_out
 from PIL import Image, ImageCms
-from small_bundle import SMALL, Run, content, evaluation_files, logging_kept, two_processes
+from small_bundle import SMALL, Run, evaluation_files, logging_kept
 
 from monai_d3gm.bundle import EVALUATION, INFERENCE
 from monai_d3gm.cli.main import main
@@ -148,26 +148,6 @@ def test_evaluate_takes_pairs_and_the_dial(
     (tmp_path / "pairs" / "norain" / "x.png").rename(tmp_path / "pairs" / "norain" / "y.png")
     run = monai_bundle("run", "--config_file", config, "--dataset_dir", tmp_path / "pairs", "--output_dir", tmp_path)
     assert run.status == 1 and "x.png has no partner" in run.err and "y.png has no partner" in run.err
-
-
-def test_two_processes_evaluate_as_one(photo_bundles: dict[str, Path], tmp_path: Path) -> None:
-    """Clean photographs and pairs alike are shared, and the report has the same bytes."""
-    for name in ("x", "y", "z"):
-        for part, image in (("rain", COFFEE**2), ("norain", COFFEE)):
-            (tmp_path / "pairs" / part).mkdir(parents=True, exist_ok=True)
-            write_image(tmp_path / "pairs" / part / f"{name}.png", image)
-    fast = ["--steps", "1", "--samples", "1", "--no-progress"]
-    runs = {
-        tmp_path / f"{name}_{source.name}": ["evaluate", bundle, source, *fast, *options]
-        for name, bundle in photo_bundles.items()
-        for source, options in ((tmp_path / "pairs" / "norain", ["--synthetic"]), (tmp_path / "pairs", []))
-    }
-    shared = two_processes(*([*run[:3], output / "two", *run[3:]] for output, run in runs.items()))
-    assert shared.returncode == 0, shared.stderr
-    for output, run in runs.items():
-        assert main([*map(str, run[:3]), str(output / "one"), *map(str, run[3:])]) == 0
-        assert content(output / "two") == content(output / "one")
-        assert set(content(output / "two")) == {"metrics.json"}
 
 
 def test_the_command_line_names_pairs_by_patterns(

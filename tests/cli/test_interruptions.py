@@ -23,14 +23,21 @@ def mounted(*arguments: object) -> bool:
     return os.geteuid() == 0 and subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode == 0
 
 
-@pytest.fixture
-def volumes(tmp_path: Path) -> Path:
-    """Two volumes, whose results take about 600 kB."""
-    folder = tmp_path / "volumes"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two volumes."""
+    folder = tmp_path_factory.mktemp("volumes")
     for name in "ab":
-        write_nifti(folder / f"{name}.nii.gz", magnitude(48, 40, 4))
+        write_nifti(folder / f"{name}.nii.gz", magnitude(48, 40, 2))
     return folder
+
+
+@pytest.fixture(scope="module")
+def expected(bundle: Path, volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The results of a run that nothing interrupts."""
+    output = tmp_path_factory.mktemp("whole") / "results"
+    assert restore(bundle, volumes, output).status == 0
+    return content(output)
 
 
 @pytest.fixture
@@ -53,10 +60,8 @@ def test_kills_lose_nothing() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
 def test_a_full_disk_fails_by_name_and_the_same_command_goes_on(
-    share: float, disk: Path, volumes: Path, bundle: Path, tmp_path: Path
+    share: float, disk: Path, volumes: Path, bundle: Path, expected: dict[str, bytes]
 ) -> None:
-    assert restore(bundle, volumes, tmp_path / "whole").status == 0
-    expected = content(tmp_path / "whole")
     size = int(share * sum(map(len, expected.values())))
     assert mounted("-o", f"remount,size={size}", disk)
     run = restore(bundle, volumes, disk / "out")

@@ -1,37 +1,14 @@
-"""Processes that share a run: the same bytes as one process alone."""
+"""Processes that share a run: the part of each. `tests/bundles/test_two_processes.py` starts two."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from small_bundle import content, magnitude, two_processes, write_nifti
 
 from monai_d3gm.bundle import BundleError
 from monai_d3gm.cli.main import main
 from monai_d3gm.cli.shards import Shard
-
-FAST = ("--steps", "1", "--samples", "1", "--no-baseline", "--no-progress")
-
-
-@pytest.fixture
-def volumes(tmp_path: Path) -> Path:
-    folder = tmp_path / "volumes"
-    folder.mkdir()
-    for subject in ("01", "02", "03"):
-        write_nifti(folder / f"sub-{subject}_T1w.nii.gz", magnitude(slices=2) * int(subject))
-    return folder
-
-
-def test_two_processes_write_the_bytes_of_one(bundle: Path, volumes: Path, tmp_path: Path) -> None:
-    commands = ("restore", "evaluate")
-    shared = two_processes(*([command, bundle, volumes, tmp_path / f"{command}_two", *FAST] for command in commands))
-    assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("sub-02_T1w") >= len(commands)
-    for command in commands:
-        one, two = (tmp_path / f"{command}_{count}" for count in ("one", "two"))
-        assert main([command, str(bundle), str(volumes), str(one), *FAST]) == 0
-        assert content(two) == content(one)
 
 
 def test_parts_are_all_and_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,14 +128,12 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def parts(figure: Figure) -> dict[str, list[np.ndarray]]:
-    """What is drawn, the upper row and then the lower, by column; the colour bar has no image."""
-    images = [axis.images[0] for axis in figure.axes if axis.images]
-    count = len(images) // 2
-    names = [axis.get_title().split("\n")[0] for axis in figure.axes[:count]]
-    return {
-        name: [np.asarray(images[n].get_array()), np.asarray(images[n + count].get_array())]
-        for n, name in enumerate(names)
-    }
+    """What is drawn by column, the upper image and then the lower; the names of the columns are written first."""
+    plane = figure.axes[0]
+    columns = len(plane.images) // 2
+    names = [text.get_text().split("\n")[0] for text in plane.texts[:columns]]
+    drawn = [np.asarray(image.get_array()) for image in plane.images]
+    return {name: drawn[2 * n : 2 * n + 2] for n, name in enumerate(names)}
 
 
 def test_four_columns_the_part_with_the_largest_gain_and_one_scale_for_trust(
@@ -154,11 +152,7 @@ def test_four_columns_the_part_with_the_largest_gain_and_one_scale_for_trust(
         np.testing.assert_array_equal(drawn[name][1], whole[0, 40:50, 10:20])
     interval, error = drawn["interval, +-"]
     assert (interval == 2).all() and (error == 0.5).all()
-    trust = [
-        axis.images[0].get_clim()
-        for axis in figures[0].axes
-        if axis.images and axis.images[0].get_cmap().name == "inferno"
-    ]
+    trust = [image.get_clim() for image in figures[0].axes[0].images if image.get_cmap().name == "inferno"]
     assert trust[0] == trust[1] == (0, 2)
     assert figures[0].axes[-1].get_ylabel() == "in the image's units"
 
