@@ -32,9 +32,10 @@ def load(name: str | PathLike[str], **settings: Any) -> TrainedModel:
         ValueError: a setting is out of range.
         CheckpointError: the weights are missing, or do not fit.
 
-    >>> model = load("mri_recon", device="cpu", num_samples=1)
-    >>> type(model.network).__name__, model.inferer.num_samples
-    ('ConditionalNAFNet', 1)
+    Example:
+        >>> model = load("mri_recon", device="cpu", num_samples=1)
+        >>> type(model.network).__name__, model.inferer.num_samples
+        ('ConditionalNAFNet', 1)
     """
     from monai_d3gm.bundle.model import load_model
 

@@ -21,8 +21,9 @@ _PACKED = (".gz", ".png", ".jpg", ".zip")
 def is_zip(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a zip archive, by its content.
 
-    >>> is_zip(__file__)
-    False
+    Example:
+        >>> is_zip(__file__)
+        False
     """
     with Path(path).open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
@@ -39,13 +40,14 @@ def unpack(path: str | os.PathLike[str], folder: Path, most_bytes: int) -> None:
     Raises:
         RequestError: 400, it is damaged or encrypted, or a name leads out of the folder; 413, it is too large.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with zipfile.ZipFile(folder / "a.zip", "w") as archive:
-    ...     archive.writestr("../b", "text")
-    >>> unpack(folder / "a.zip", folder, 100)
-    Traceback (most recent call last):
-    monai_d3gm.label.errors.RequestError: a.zip: the name '../b' leads out of the archive.
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        ...     archive.writestr("../b", "text")
+        >>> unpack(folder / "a.zip", folder, 100)
+        Traceback (most recent call last):
+        monai_d3gm.label.errors.RequestError: a.zip: the name '../b' leads out of the archive.
     """
     name = Path(path).name
     left = most_bytes
@@ -89,11 +91,12 @@ def pack(path: str | os.PathLike[str], files: Mapping[str, Path] | Iterable[tupl
         path: the archive, which is written whole or not at all.
         files: by their names in the archive.
 
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "a.zip"
-    >>> pack(target, {"code.py": Path(__file__)})
-    >>> zipfile.ZipFile(target).namelist()
-    ['code.py']
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.zip"
+        >>> pack(target, {"code.py": Path(__file__)})
+        >>> zipfile.ZipFile(target).namelist()
+        ['code.py']
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, place in sorted(dict(files).items()):

@@ -34,10 +34,11 @@ def read_extents(unit: InputUnit) -> list[Extent]:
     Raises:
         ValueError: a header cannot be read.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> from monai_d3gm.data.restoration.units import find_units
-    >>> [extent.shape for extent in read_extents(find_units(bundled_epi_path())[0][0])]
-    [(128, 96, 24)]
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> from monai_d3gm.data.restoration.units import find_units
+        >>> [extent.shape for extent in read_extents(find_units(bundled_epi_path())[0][0])]
+        [(128, 96, 24)]
     """
     format = FORMATS[unit.kind]
     name = unit.relative.name if len(unit.files) > 1 else unit.files[0].name
@@ -64,8 +65,9 @@ def estimate_bytes(extent: Extent, settings: Mapping[str, Any]) -> int:
         settings: keys of the bundle's config: ``factor``, ``plane``, ``coils``, ``batch_size``, ``roi_size``, as far as
             it has them.
 
-    >>> estimate_bytes(Extent((256, 256, 100)), {"batch_size": 8}) < estimate_bytes(Extent((512, 512, 100)), {})
-    True
+    Example:
+        >>> estimate_bytes(Extent((256, 256, 100)), {"batch_size": 8}) < estimate_bytes(Extent((512, 512, 100)), {})
+        True
     """
     image, count = _images(extent, settings)
     read, written = extent.voxels, image * count
@@ -85,8 +87,9 @@ def estimate_pixels(extent: Extent, settings: Mapping[str, Any]) -> int:
         settings: keys of the bundle's config: ``factor``, ``plane``, ``slices``, ``num_inference_steps``,
             ``num_samples``, as far as it has them.
 
-    >>> estimate_pixels(Extent((64, 64, 10)), {"num_inference_steps": 5, "num_samples": 4})
-    819200
+    Example:
+        >>> estimate_pixels(Extent((64, 64, 10)), {"num_inference_steps": 5, "num_samples": 4})
+        819200
     """
     image, count = _images(extent, settings)
     wanted = settings.get("slices")
@@ -107,7 +110,8 @@ def _images(extent: Extent, settings: Mapping[str, Any]) -> tuple[int, int]:
 def physical_memory() -> int:
     """The machine's memory in bytes.
 
-    >>> physical_memory() > 0
-    True
+    Example:
+        >>> physical_memory() > 0
+        True
     """
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

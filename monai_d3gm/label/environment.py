@@ -37,10 +37,11 @@ def check_environment(
     Raises:
         BundleError: naming every package that is missing or of another version, with what is accepted.
 
-    >>> versions = {"monailabel": "0.8.5", "pydicom": "3.0.2", "pynetdicom": "2.1.1", "numpy": "1.26.4"}
-    >>> check_environment(versions.__getitem__, python=(3, 11))
-    Traceback (most recent call last):
-    monai_d3gm.bundle.errors.BundleError: MONAI Label cannot run here: pydicom is 3.0.2, accepted: 2.4 to below 3. ...
+    Example:
+        >>> versions = {"monailabel": "0.8.5", "pydicom": "3.0.2", "pynetdicom": "2.1.1", "numpy": "1.26.4"}
+        >>> check_environment(versions.__getitem__, python=(3, 11))
+        Traceback (most recent call last):
+        monai_d3gm.bundle.errors.BundleError: MONAI Label cannot run here: pydicom is 3.0.2, accepted: 2.4 to ...
     """
     problems = []
     if python >= _PYTHON:
@@ -63,8 +64,9 @@ def check_environment(
 def _numbers(text: str) -> tuple[int, ...]:
     """The leading numbers of a version.
 
-    >>> _numbers("0.8.5rc1"), _numbers("2.13.0+cpu")
-    ((0, 8, 5), (2, 13, 0))
+    Example:
+        >>> _numbers("0.8.5rc1"), _numbers("2.13.0+cpu")
+        ((0, 8, 5), (2, 13, 0))
     """
     match = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(number) for number in match[0].split(".")) if match else ()

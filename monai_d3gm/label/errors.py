@@ -12,9 +12,10 @@ class RequestError(ValueError):
         status: the HTTP status that it is answered with.
         reason: names the thing, its value and what is accepted.
 
-    >>> error = RequestError(404, "no image 'a'.")
-    >>> error.status, str(error)
-    (404, "no image 'a'.")
+    Example:
+        >>> error = RequestError(404, "no image 'a'.")
+        >>> error.status, str(error)
+        (404, "no image 'a'.")
     """
 
     def __init__(self, status: int, reason: str) -> None:

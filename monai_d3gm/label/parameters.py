@@ -85,10 +85,11 @@ def settable(config: Mapping[str, Any]) -> dict[str, Any]:
     These are the plain values among its ``parameters``, and the ``sampler`` with the options that the config sets. A
     default that the config computes is given as None.
 
-    >>> settable({"parameters": {"seed": "@seed", "device": "$str(@device)"}, "seed": 0, "weights": "model.pt"})
-    {'seed': 0}
-    >>> settable({"sampler": {"_target_": "monai_d3gm.sde.Sampler", "steps": "@num_inference_steps", "eta": 1.0}})
-    {'sampler': {'eta': 1.0}}
+    Example:
+        >>> settable({"parameters": {"seed": "@seed", "device": "$str(@device)"}, "seed": 0, "weights": "model.pt"})
+        {'seed': 0}
+        >>> settable({"sampler": {"_target_": "monai_d3gm.sde.Sampler", "steps": "@num_inference_steps", "eta": 1.0}})
+        {'sampler': {'eta': 1.0}}
     """
     names = [name for name, value in config.get("parameters", {}).items() if value == f"@{name}"]
     names = [name for name in (*names, *_BESIDES) if name in config and name not in _SERVERS]
@@ -112,14 +113,15 @@ def parse_parameters(given: Mapping[str, Any], config: Mapping[str, Any]) -> Par
     Raises:
         ParameterError: an unknown name; a value of another kind than the config has; text that is no plain word.
 
-    >>> config = {"parameters": {"seed": "@seed"}, "seed": 0}
-    >>> parse_parameters({"seed": 3, "output": "std"}, config)
-    Parameters(settings={'seed': 3}, output='std', store=False)
-    >>> parse_parameters({"sampler": {"eta": 1.0}}, {"sampler": {}}).settings
-    {'sampler::eta': 1.0}
-    >>> parse_parameters({"sead": 3}, config)
-    Traceback (most recent call last):
-    monai_d3gm.label.parameters.ParameterError: unknown parameter 'sead'; accepted: seed, output, store.
+    Example:
+        >>> config = {"parameters": {"seed": "@seed"}, "seed": 0}
+        >>> parse_parameters({"seed": 3, "output": "std"}, config)
+        Parameters(settings={'seed': 3}, output='std', store=False)
+        >>> parse_parameters({"sampler": {"eta": 1.0}}, {"sampler": {}}).settings
+        {'sampler::eta': 1.0}
+        >>> parse_parameters({"sead": 3}, config)
+        Traceback (most recent call last):
+        monai_d3gm.label.parameters.ParameterError: unknown parameter 'sead'; accepted: seed, output, store.
     """
     defaults = settable(config)
     settings: dict[str, Any] = {}
@@ -193,8 +195,9 @@ def _checked(name: str, value: Any, default: Any) -> Any:
 def _shown(value: Any) -> str:
     """A value in a message, cut where it is long.
 
-    >>> _shown(10**500)
-    '1e+500'
+    Example:
+        >>> _shown(10**500)
+        '1e+500'
     """
     if isinstance(value, int) and abs(value) > _LARGEST:
         return f"1e+{int(math.log10(abs(value)))}" if value > 0 else f"-1e+{int(math.log10(abs(value)))}"

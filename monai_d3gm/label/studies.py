@@ -91,11 +91,12 @@ def check_name(argument: str, name: str, *, slashes: bool = False) -> str:
     Raises:
         RequestError: 400, it is not that.
 
-    >>> check_name("image", "1.2.840.A")
-    '1.2.840.A'
-    >>> check_name("tag", "../std")
-    Traceback (most recent call last):
-    monai_d3gm.label.errors.RequestError: tag is '../std'; accepted: at most 200 printable bytes, no slash or first dot.
+    Example:
+        >>> check_name("image", "1.2.840.A")
+        '1.2.840.A'
+        >>> check_name("tag", "../std")
+        Traceback (most recent call last):
+        monai_d3gm.label.errors.RequestError: tag is '../std'; accepted: at most 200 printable bytes, ...
     """
     parts = name.split("/")
     good = all(part and part == part.strip() and not part.startswith(".") for part in parts) and name.isprintable()

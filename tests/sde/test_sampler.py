@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from gaussian_problem import BRIDGE, every_process
+from sampler_options import CHOSEN
 
 from monai_d3gm.sde import DiffusionProcess, Sampler
 
@@ -68,26 +69,11 @@ def test_ends_of_the_fidelity_dial(process: DiffusionProcess) -> None:
 
 def test_a_sampler_is_its_config() -> None:
     """Every field, set to something else than its default, survives JSON; equal samplers have equal configurations."""
-    chosen: dict[str, Any] = {
-        "steps": 7,
-        "solver": "euler_maruyama",
-        "order": 1,
-        "eta": [0, 1.6],
-        "temperature": 0.5,
-        "grid": "t",
-        "t_first": 0.6,
-        "t_min": 0.1,
-        "grid_power": 0.8,
-        "start": 0.9,
-        "clip": [0, 1],
-        "noise_scaling": [0.08, 0.6],
-        "last_prior_scales": [0.1, 0.2],
-    }
-    assert set(chosen) == {field.name for field in fields(Sampler)}
-    sampler = Sampler(**chosen)
-    assert all(getattr(sampler, name) != getattr(Sampler(), name) for name in chosen)
+    assert set(CHOSEN) == {field.name for field in fields(Sampler)}
+    sampler = Sampler(**CHOSEN)
+    assert all(getattr(sampler, name) != getattr(Sampler(), name) for name in CHOSEN)
     config = json.loads(json.dumps(sampler.config()))
-    assert config == sampler.config() == chosen
+    assert config == sampler.config() == CHOSEN
     assert Sampler(**config) == sampler and hash(Sampler(**config)) == hash(sampler)
 
 

@@ -61,10 +61,11 @@ class SimulatedLowResolutionDataset(TrainingDataset):
     Raises:
         ValueError: an argument is out of range, or a volume cannot be used.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> item = SimulatedLowResolutionDataset([bundled_epi_path()], 8, batch_size=4, patch=64)[0]
-    >>> item["image"].shape, item["mu"].shape, item["factor"].tolist() in ([2, 2], [4, 4])
-    (torch.Size([1, 64, 64]), torch.Size([1, 64, 64]), True)
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> item = SimulatedLowResolutionDataset([bundled_epi_path()], 8, batch_size=4, patch=64)[0]
+        >>> item["image"].shape, item["mu"].shape, item["factor"].tolist() in ([2, 2], [4, 4])
+        (torch.Size([1, 64, 64]), torch.Size([1, 64, 64]), True)
     """
 
     def __init__(

@@ -58,11 +58,12 @@ class SimulatedWeatherDataset(TrainingDataset):
     Raises:
         ValueError: an argument is out of range, or a photograph cannot be used.
 
-    >>> from monai_d3gm.data import bundled_photographs
-    >>> from monai_d3gm.transforms.weather import SimulateHaze
-    >>> dataset = SimulatedWeatherDataset(bundled_photographs(), 4, SimulateHaze(), crop=32)
-    >>> dataset[3]["image"].shape, dataset[3]["mu"].shape
-    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
+    Example:
+        >>> from monai_d3gm.data import bundled_photographs
+        >>> from monai_d3gm.transforms.weather import SimulateHaze
+        >>> dataset = SimulatedWeatherDataset(bundled_photographs(), 4, SimulateHaze(), crop=32)
+        >>> dataset[3]["image"].shape, dataset[3]["mu"].shape
+        (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
 
     def __init__(
@@ -118,11 +119,12 @@ class EstimatedWeatherDataset(SimulatedWeatherDataset):
         ValueError: an argument is out of range, or a photograph cannot be used; or, of an item: ``augment`` leaves less
             than a crop.
 
-    >>> from monai_d3gm.data import bundled_photographs
-    >>> from monai_d3gm.transforms.weather import DarkChannelPrior, SimulateHaze
-    >>> files = bundled_photographs(["coffee.png"])
-    >>> EstimatedWeatherDataset(files, 4, SimulateHaze(), DarkChannelPrior(), crop=32, crops=2)[3]["mu"].shape
-    torch.Size([3, 32, 32])
+    Example:
+        >>> from monai_d3gm.data import bundled_photographs
+        >>> from monai_d3gm.transforms.weather import DarkChannelPrior, SimulateHaze
+        >>> files = bundled_photographs(["coffee.png"])
+        >>> EstimatedWeatherDataset(files, 4, SimulateHaze(), DarkChannelPrior(), crop=32, crops=2)[3]["mu"].shape
+        torch.Size([3, 32, 32])
     """
 
     def __init__(
@@ -184,11 +186,12 @@ class ImagePairCropDataset(TrainingDataset):
         ValueError: an argument is out of range; or, of an item: a file cannot be read, the two differ in size, or are
             smaller than the crop.
 
-    >>> from monai_d3gm.data import bundled_photographs
-    >>> (path,) = bundled_photographs(["coffee.png"])
-    >>> item = ImagePairCropDataset([ImagePair("coffee", path, path)], 4, crop=32)[3]
-    >>> bool((item["mu"] == item["image"]).all()), item["image"].shape
-    (True, torch.Size([3, 32, 32]))
+    Example:
+        >>> from monai_d3gm.data import bundled_photographs
+        >>> (path,) = bundled_photographs(["coffee.png"])
+        >>> item = ImagePairCropDataset([ImagePair("coffee", path, path)], 4, crop=32)[3]
+        >>> bool((item["mu"] == item["image"]).all()), item["image"].shape
+        (True, torch.Size([3, 32, 32]))
     """
 
     def __init__(

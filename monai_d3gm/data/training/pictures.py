@@ -46,10 +46,11 @@ class Pictures:
     Raises:
         ValueError: there is no volume, one cannot be used, or a group's weight or axes are not accepted.
 
-    >>> from monai_d3gm.data import bundled_epi_path
-    >>> name, picture = Pictures([bundled_epi_path()]).draw(np.random.default_rng(0))
-    >>> name, picture.dtype
-    ('example4d:2:12', dtype('float32'))
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> name, picture = Pictures([bundled_epi_path()]).draw(np.random.default_rng(0))
+        >>> name, picture.dtype
+        ('example4d:2:12', dtype('float32'))
     """
 
     def __init__(
@@ -106,8 +107,9 @@ def vary(
         rng: source of randomness.
         resolution: range of the share of the band that is kept along each axis; None changes nothing but the size.
 
-    >>> vary(np.ones((40, 30), dtype=np.float32), (32, 32), np.random.default_rng(0), None).shape
-    (32, 30)
+    Example:
+        >>> vary(np.ones((40, 30), dtype=np.float32), (32, 32), np.random.default_rng(0), None).shape
+        (32, 30)
     """
     share = np.ones(2)
     if resolution is not None:
@@ -134,8 +136,9 @@ def place(
 ) -> NDArray[np.float32]:
     """Place a picture into an empty field of view ``shape``, at most the share ``reach`` of it from its centre.
 
-    >>> place(np.ones((2, 2), dtype=np.float32), (4, 4), np.random.default_rng(0), reach=0.0)[1].tolist()
-    [0.0, 1.0, 1.0, 0.0]
+    Example:
+        >>> place(np.ones((2, 2), dtype=np.float32), (4, 4), np.random.default_rng(0), reach=0.0)[1].tolist()
+        [0.0, 1.0, 1.0, 0.0]
     """
     canvas = np.zeros(shape, dtype=np.float32)
     corner = []
@@ -149,8 +152,9 @@ def place(
 def object_mask(picture: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where a picture (H, W) has its object.
 
-    >>> object_mask(np.array([[0.0, 1.0], [0.01, 0.5]], dtype=np.float32)).tolist()
-    [[False, True], [False, True]]
+    Example:
+        >>> object_mask(np.array([[0.0, 1.0], [0.01, 0.5]], dtype=np.float32)).tolist()
+        [[False, True], [False, True]]
     """
     return picture > _OBJECT_LEVEL * picture.max()
 
@@ -161,8 +165,9 @@ def central_slices(path: Path, count: int, central: int) -> slice:
     Raises:
         ValueError: it has fewer.
 
-    >>> central_slices(Path("a.nii.gz"), 130, 60)
-    slice(35, 95, None)
+    Example:
+        >>> central_slices(Path("a.nii.gz"), 130, 60)
+        slice(35, 95, None)
     """
     if not 1 <= central <= count:
         raise ValueError(f"{path}: central is {central}; accepted: 1 to the number of slices, {count}.")

@@ -202,8 +202,9 @@ def centre_lines(mask: torch.Tensor) -> int:
 def zoom(picture: NDArray[np.float32], shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
     """Turn a picture, change its contrast, and bring it to a field of view that it fills in part or leaves.
 
-    >>> zoom(np.ones((40, 30), np.float32), (64, 48), np.random.default_rng(0)).shape
-    (64, 48)
+    Example:
+        >>> zoom(np.ones((40, 30), np.float32), (64, 48), np.random.default_rng(0)).shape
+        (64, 48)
     """
     picture = np.rot90(picture, int(rng.integers(4)))
     picture = picture.T if rng.random() < 0.5 else picture

@@ -28,11 +28,12 @@ def parsed(argument: str, text: str) -> dict[str, Any]:
     Raises:
         RequestError: 400, it is none, or too long or too deep.
 
-    >>> parsed("params", '{"seed": 1}')
-    {'seed': 1}
-    >>> parsed("params", "[" * 60000)
-    Traceback (most recent call last):
-    monai_d3gm.label.errors.RequestError: params is no JSON: too deep.
+    Example:
+        >>> parsed("params", '{"seed": 1}')
+        {'seed': 1}
+        >>> parsed("params", "[" * 60000)
+        Traceback (most recent call last):
+        monai_d3gm.label.errors.RequestError: params is no JSON: too deep.
     """
     if len(text) > _LONGEST:
         raise RequestError(400, f"{argument} has {len(text)} characters; accepted: at most {_LONGEST}.")

@@ -35,8 +35,9 @@ class CropToAcquiredBand(Transform):
     Args:
         axes: spatial axes along which interpolation is looked for.
 
-    >>> CropToAcquiredBand()(torch.ones(1, 8, 8, 3)).shape
-    torch.Size([1, 8, 8, 3])
+    Example:
+        >>> CropToAcquiredBand()(torch.ones(1, 8, 8, 3)).shape
+        torch.Size([1, 8, 8, 3])
     """
 
     def __init__(self, axes: Sequence[int] = (0, 1)) -> None:
@@ -69,10 +70,11 @@ class SimulateKspace(Randomizable, Transform):
         phase: largest amplitude of the phase in radians.
         coils: number of coils.
 
-    >>> simulate = SimulateKspace(snr=30.0).set_random_state(0)
-    >>> kspace, image, noise_std, maps = simulate(torch.ones(16, 16))
-    >>> kspace.shape, image.shape, maps is None
-    (torch.Size([16, 16]), torch.Size([2, 16, 16]), True)
+    Example:
+        >>> simulate = SimulateKspace(snr=30.0).set_random_state(0)
+        >>> kspace, image, noise_std, maps = simulate(torch.ones(16, 16))
+        >>> kspace.shape, image.shape, maps is None
+        (torch.Size([16, 16]), torch.Size([2, 16, 16]), True)
     """
 
     def __init__(self, snr: float = 50.0, phase: float = np.pi, coils: int = 1) -> None:
@@ -113,9 +115,10 @@ class CartesianMask(Randomizable, Transform):
         mask: one of `functional.MASK_TYPES`.
         center_fraction: share of the lines sampled around the centre; 0.32 / acceleration if None.
 
-    >>> masked, mask = CartesianMask(4).set_random_state(0)(torch.ones(8, 64, dtype=torch.complex64))
-    >>> mask.shape, bool((masked[:, ~mask[0]] == 0).all())
-    (torch.Size([1, 64]), True)
+    Example:
+        >>> masked, mask = CartesianMask(4).set_random_state(0)(torch.ones(8, 64, dtype=torch.complex64))
+        >>> mask.shape, bool((masked[:, ~mask[0]] == 0).all())
+        (torch.Size([1, 64]), True)
     """
 
     def __init__(self, acceleration: float = 4, mask: str = "random", center_fraction: float | None = None) -> None:
@@ -157,8 +160,9 @@ class CropReadout(Transform):
     Args:
         height: number of rows to keep.
 
-    >>> CropReadout(4)(torch.ones(8, 6, dtype=torch.complex64)).shape
-    torch.Size([4, 6])
+    Example:
+        >>> CropReadout(4)(torch.ones(8, 6, dtype=torch.complex64)).shape
+        torch.Size([4, 6])
     """
 
     def __init__(self, height: int) -> None:
@@ -172,8 +176,9 @@ class CropReadout(Transform):
 class ZeroFilled(Transform):
     """The image A^H y of masked k-space as (real, imaginary) channels.
 
-    >>> ZeroFilled()(torch.ones(8, 6, dtype=torch.complex64)).shape
-    torch.Size([2, 8, 6])
+    Example:
+        >>> ZeroFilled()(torch.ones(8, 6, dtype=torch.complex64)).shape
+        torch.Size([2, 8, 6])
     """
 
     def __call__(self, kspace: torch.Tensor, sensitivity_maps: torch.Tensor | None = None) -> torch.Tensor:
@@ -187,10 +192,11 @@ class CompressedSensing(Transform):
     How hard the estimate is pulled to a real image follows from the measurement. See `phase.phase_reference`,
     `phase.phase_constraint_weight` and `monai_d3gm.baselines.l1_wavelet`.
 
-    >>> kspace = torch.randn(16, 16, dtype=torch.complex64)
-    >>> estimate, phase = CompressedSensing()(kspace, torch.ones(1, 16, dtype=torch.bool))
-    >>> estimate.shape, phase.shape
-    (torch.Size([2, 16, 16]), torch.Size([16, 16]))
+    Example:
+        >>> kspace = torch.randn(16, 16, dtype=torch.complex64)
+        >>> estimate, phase = CompressedSensing()(kspace, torch.ones(1, 16, dtype=torch.bool))
+        >>> estimate.shape, phase.shape
+        (torch.Size([2, 16, 16]), torch.Size([16, 16]))
     """
 
     def __call__(  # type: ignore[override]
@@ -218,11 +224,12 @@ class NormalizeKspace(Transform):
     Args:
         percentile: in (0, 100].
 
-    >>> normalize = NormalizeKspace()
-    >>> kspace = torch.randn(8, 6, dtype=torch.complex64)
-    >>> normalized, scale = normalize(kspace)
-    >>> torch.allclose(normalize.inverse(normalized, scale), kspace)
-    True
+    Example:
+        >>> normalize = NormalizeKspace()
+        >>> kspace = torch.randn(8, 6, dtype=torch.complex64)
+        >>> normalized, scale = normalize(kspace)
+        >>> torch.allclose(normalize.inverse(normalized, scale), kspace)
+        True
     """
 
     def __init__(self, percentile: float = 99.5) -> None:

@@ -32,9 +32,10 @@ __all__ = [
 class CropToAcquiredBandd(MapTransform):
     """Dictionary form of `array.CropToAcquiredBand`.
 
-    >>> import torch
-    >>> CropToAcquiredBandd("image")({"image": torch.ones(1, 8, 8)})["image"].shape
-    torch.Size([1, 8, 8])
+    Example:
+        >>> import torch
+        >>> CropToAcquiredBandd("image")({"image": torch.ones(1, 8, 8)})["image"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, keys: KeysCollection, axes: Sequence[int] = (0, 1), allow_missing_keys: bool = False) -> None:
@@ -60,10 +61,11 @@ class SimulateKspaced(Randomizable, MapTransform):
         snr, phase, coils: as in the array form.
         seed: None, or seed that is combined with ``data["key"]``.
 
-    >>> import torch
-    >>> item = SimulateKspaced("image", seed=0)({"image": torch.ones(8, 8), "key": "file:0"})
-    >>> sorted(item), item["image"].shape
-    (['image', 'key', 'kspace', 'noise_std'], torch.Size([2, 8, 8]))
+    Example:
+        >>> import torch
+        >>> item = SimulateKspaced("image", seed=0)({"image": torch.ones(8, 8), "key": "file:0"})
+        >>> sorted(item), item["image"].shape
+        (['image', 'key', 'kspace', 'noise_std'], torch.Size([2, 8, 8]))
     """
 
     def __init__(
@@ -110,10 +112,11 @@ class CartesianMaskd(Randomizable, MapTransform):
     Raises:
         ValueError: ``per`` is another word.
 
-    >>> import torch
-    >>> item = CartesianMaskd("kspace", 4, seed=0)({"kspace": torch.ones(8, 64, dtype=torch.complex64), "key": "a:0"})
-    >>> item["mask"].shape
-    torch.Size([1, 64])
+    Example:
+        >>> import torch
+        >>> item = {"kspace": torch.ones(8, 64, dtype=torch.complex64), "key": "a:0"}
+        >>> CartesianMaskd("kspace", 4, seed=0)(item)["mask"].shape
+        torch.Size([1, 64])
     """
 
     def __init__(
@@ -158,9 +161,10 @@ class CartesianMaskd(Randomizable, MapTransform):
 class CropReadoutd(MapTransform):
     """Dictionary form of `array.CropReadout`.
 
-    >>> import torch
-    >>> CropReadoutd("kspace", 4)({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["kspace"].shape
-    torch.Size([4, 6])
+    Example:
+        >>> import torch
+        >>> CropReadoutd("kspace", 4)({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["kspace"].shape
+        torch.Size([4, 6])
     """
 
     def __init__(self, keys: KeysCollection, height: int, allow_missing_keys: bool = False) -> None:
@@ -178,9 +182,10 @@ class CropReadoutd(MapTransform):
 class ZeroFilledd(MapTransform):
     """Dictionary form of `array.ZeroFilled`: writes ``mu`` from k-space and, where there are any, the coil maps.
 
-    >>> import torch
-    >>> ZeroFilledd("kspace")({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["mu"].shape
-    torch.Size([2, 8, 6])
+    Example:
+        >>> import torch
+        >>> ZeroFilledd("kspace")({"kspace": torch.ones(8, 6, dtype=torch.complex64)})["mu"].shape
+        torch.Size([2, 8, 6])
     """
 
     def __init__(self, keys: KeysCollection = "kspace", allow_missing_keys: bool = False) -> None:
@@ -204,10 +209,11 @@ class CompressedSensingd(MapTransform):
     Args:
         keys: images (2, H, W) to divide by the phase reference, such as the truth.
 
-    >>> import torch
-    >>> item = {"kspace": torch.randn(16, 16, dtype=torch.complex64), "mask": torch.ones(1, 16, dtype=torch.bool)}
-    >>> sorted(CompressedSensingd("image", allow_missing_keys=True)(item | {"mu": torch.ones(2, 16, 16)}))
-    ['kspace', 'mask', 'mu', 'phase', 'zero_filled']
+    Example:
+        >>> import torch
+        >>> item = {"kspace": torch.randn(16, 16, dtype=torch.complex64), "mask": torch.ones(1, 16, dtype=torch.bool)}
+        >>> sorted(CompressedSensingd("image", allow_missing_keys=True)(item | {"mu": torch.ones(2, 16, 16)}))
+        ['kspace', 'mask', 'mu', 'phase', 'zero_filled']
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
@@ -236,11 +242,13 @@ class NormalizeKspaced(InvertibleTransform, MapTransform):
         keys: what is measured in the image's units: k-space, images, ``noise_std``.
         percentile: as in the array form.
 
-    >>> import torch
-    >>> item = {"kspace": torch.ones(8, 6, dtype=torch.complex64), "mu": torch.full((2, 8, 6), 3.0), "noise_std": 0.5}
-    >>> normalize = NormalizeKspaced(("kspace", "mu", "noise_std"))
-    >>> round(normalize(item)["scale"], 4), normalize.inverse(normalize(item))["noise_std"]
-    (4.2426, 0.5)
+    Example:
+        >>> import torch
+        >>> kspace, mu = torch.ones(8, 6, dtype=torch.complex64), torch.full((2, 8, 6), 3.0)
+        >>> item = {"kspace": kspace, "mu": mu, "noise_std": 0.5}
+        >>> normalize = NormalizeKspaced(("kspace", "mu", "noise_std"))
+        >>> round(normalize(item)["scale"], 4), normalize.inverse(normalize(item))["noise_std"]
+        (4.2426, 0.5)
     """
 
     def __init__(self, keys: KeysCollection, percentile: float = 99.5, allow_missing_keys: bool = False) -> None:

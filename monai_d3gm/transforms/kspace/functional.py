@@ -45,9 +45,10 @@ def keyed_generator(seed: int, *key: str | int) -> np.random.Generator:
     Returns:
         A PCG64 generator seeded by the BLAKE2b hash of the arguments.
 
-    >>> a, b = keyed_generator(0, "file", 3), keyed_generator(0, "file", 3)
-    >>> int(a.integers(100)) - int(b.integers(100))
-    0
+    Example:
+        >>> a, b = keyed_generator(0, "file", 3), keyed_generator(0, "file", 3)
+        >>> int(a.integers(100)) - int(b.integers(100))
+        0
     """
     digest = hashlib.blake2b(repr((int(seed), *key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
@@ -69,9 +70,10 @@ def acquired_fraction(volume: NDArray[np.floating], axis: int) -> float:
         The edge as a share of the Nyquist frequency, in (0.35, 1]; 1.0 where no edge is found or where the axis
         has fewer than 64 voxels.
 
-    >>> white = np.random.default_rng(0).normal(size=(256, 128))
-    >>> acquired_fraction(white, 1)
-    1.0
+    Example:
+        >>> white = np.random.default_rng(0).normal(size=(256, 128))
+        >>> acquired_fraction(white, 1)
+        1.0
     """
     size = volume.shape[axis]
     lines = np.moveaxis(volume, axis, -1).reshape(-1, size)
@@ -107,8 +109,9 @@ def truncate_band(volume: NDArray[np.floating], axis: int, size: int) -> NDArray
     Raises:
         ValueError: ``size`` is out of range.
 
-    >>> truncate_band(np.full((4, 8), 3.0), 1, 6).round(5).tolist()[0]
-    [3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    Example:
+        >>> truncate_band(np.full((4, 8), 3.0), 1, 6).round(5).tolist()[0]
+        [3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
     """
     old = volume.shape[axis]
     if not 1 <= size <= old:
@@ -137,9 +140,10 @@ def crop_to_acquired_band(
         The volume (float32), the share kept along each of ``axes`` and the affine times diag(1 / share), with which
         voxel 0 stays in place (None without ``affine``).
 
-    >>> volume, kept, affine = crop_to_acquired_band(np.ones((8, 8, 3)), (0, 1), np.eye(4))
-    >>> volume.shape, kept
-    ((8, 8, 3), (1.0, 1.0))
+    Example:
+        >>> volume, kept, affine = crop_to_acquired_band(np.ones((8, 8, 3)), (0, 1), np.eye(4))
+        >>> volume.shape, kept
+        ((8, 8, 3), (1.0, 1.0))
     """
     result = np.asarray(volume, dtype=np.float32)
     kept = []
@@ -168,9 +172,10 @@ def smooth_phase(shape: Sequence[int], generator: np.random.Generator, amplitude
     Returns:
         float32 array of ``shape``, in radians.
 
-    >>> phase = smooth_phase((16, 24), np.random.default_rng(0), 0.5)
-    >>> phase.shape, bool(np.ptp(phase) <= 1.0)
-    ((16, 24), True)
+    Example:
+        >>> phase = smooth_phase((16, 24), np.random.default_rng(0), 0.5)
+        >>> phase.shape, bool(np.ptp(phase) <= 1.0)
+        ((16, 24), True)
     """
     order = np.arange(4)
     rows, columns = (np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, order)) for n in shape)
@@ -183,8 +188,9 @@ def smooth_phase(shape: Sequence[int], generator: np.random.Generator, amplitude
 def foreground_mean(magnitude: NDArray[np.floating]) -> float:
     """Return the mean of the pixels above `FOREGROUND_LEVEL` of the 99.5th percentile; 0.0 for an empty image.
 
-    >>> foreground_mean(np.array([0.0, 0.01, 2.0, 2.0]))
-    2.0
+    Example:
+        >>> foreground_mean(np.array([0.0, 0.01, 2.0, 2.0]))
+        2.0
     """
     foreground = magnitude[magnitude > FOREGROUND_LEVEL * np.percentile(magnitude, 99.5)]
     return float(foreground.mean()) if foreground.size else 0.0
@@ -193,7 +199,8 @@ def foreground_mean(magnitude: NDArray[np.floating]) -> float:
 def check_simulation(snr: float, coils: int) -> None:
     """Raise ValueError unless ``snr`` is above 0 (infinity: no noise) and ``coils`` at least 1.
 
-    >>> check_simulation(float("inf"), 1)
+    Example:
+        >>> check_simulation(float("inf"), 1)
     """
     if not snr > 0:
         raise ValueError(f"snr is {snr}; accepted: a number above 0, infinity for no noise.")
@@ -225,10 +232,11 @@ def simulate_kspace(
     Raises:
         ValueError: an argument is out of range.
 
-    >>> image = np.pad(np.ones((8, 8)), 4)
-    >>> kspace, truth, noise_std, maps = simulate_kspace(image, np.random.default_rng(0), snr=50.0, coils=4)
-    >>> kspace.shape, noise_std
-    (torch.Size([4, 16, 16]), 0.02)
+    Example:
+        >>> image = np.pad(np.ones((8, 8)), 4)
+        >>> kspace, truth, noise_std, maps = simulate_kspace(image, np.random.default_rng(0), snr=50.0, coils=4)
+        >>> kspace.shape, noise_std
+        (torch.Size([4, 16, 16]), 0.02)
     """
     check_simulation(snr, coils)
     level = foreground_mean(magnitude)
@@ -272,9 +280,10 @@ def cartesian_mask(
     Raises:
         ValueError: an argument is out of range or the mask would hold no line.
 
-    >>> mask = cartesian_mask(320, 4, "equispaced_fraction")
-    >>> int(mask.sum()), bool(mask[150:170].all())
-    (80, True)
+    Example:
+        >>> mask = cartesian_mask(320, 4, "equispaced_fraction")
+        >>> int(mask.sum()), bool(mask[150:170].all())
+        (80, True)
     """
     if kind not in MASK_TYPES:
         raise ValueError(f"mask is {kind!r}; accepted: {', '.join(MASK_TYPES)}.")
@@ -303,8 +312,9 @@ def zero_filled(kspace: torch.Tensor, sensitivity_maps: torch.Tensor | None = No
         kspace: complex (H, W), or (coils, H, W) with ``sensitivity_maps``.
         sensitivity_maps: complex (coils, H, W), sum of squares 1.
 
-    >>> zero_filled(torch.ones(4, 4, dtype=torch.complex64)).shape
-    torch.Size([4, 4])
+    Example:
+        >>> zero_filled(torch.ones(4, 4, dtype=torch.complex64)).shape
+        torch.Size([4, 4])
     """
     images = ifft2c(kspace)
     return images if sensitivity_maps is None else (sensitivity_maps.conj() * images).sum(dim=-3)
@@ -316,8 +326,9 @@ def magnitude_scale(magnitude: torch.Tensor, percentile: float = 99.5) -> float:
     Raises:
         ValueError: it is not a positive number.
 
-    >>> magnitude_scale(torch.arange(1000.0))
-    994.0
+    Example:
+        >>> magnitude_scale(torch.arange(1000.0))
+        994.0
     """
     values = magnitude.detach().flatten()
     index = min(values.numel() - 1, int(percentile / 100 * (values.numel() - 1)))
@@ -338,8 +349,9 @@ def crop_readout(kspace: torch.Tensor, start: int, height: int) -> torch.Tensor:
     Raises:
         ValueError: the rows do not lie in the image.
 
-    >>> crop_readout(torch.ones(8, 4, dtype=torch.complex64), 2, 4).shape
-    torch.Size([4, 4])
+    Example:
+        >>> crop_readout(torch.ones(8, 4, dtype=torch.complex64), 2, 4).shape
+        torch.Size([4, 4])
     """
     rows = kspace.shape[-2]
     if not (0 <= start and 1 <= height and start + height <= rows):

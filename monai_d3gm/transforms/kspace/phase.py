@@ -40,11 +40,12 @@ def phase_reference(
     Raises:
         ValueError: the mask is not the same for all coils.
 
-    >>> from monai_d3gm.consistency.fourier import fft2c
-    >>> image = torch.polar(torch.ones(16, 16), torch.full((16, 16), 0.5))
-    >>> reference = phase_reference(fft2c(image), torch.ones(1, 16, dtype=torch.bool))
-    >>> torch.allclose(reference, image)
-    True
+    Example:
+        >>> from monai_d3gm.consistency.fourier import fft2c
+        >>> image = torch.polar(torch.ones(16, 16), torch.full((16, 16), 0.5))
+        >>> reference = phase_reference(fft2c(image), torch.ones(1, 16, dtype=torch.bool))
+        >>> torch.allclose(reference, image)
+        True
     """
     height, width = kspace.shape[-2:]
     pattern = _pattern(mask)

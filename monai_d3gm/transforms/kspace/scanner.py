@@ -73,8 +73,9 @@ def random_structures(
         count: the most shapes, drawn from 0 to this.
         ring: probability of a shell, like scalp and skull around a brain without them.
 
-    >>> random_structures(np.ones((32, 32), np.float32), np.random.default_rng(0)).shape
-    (32, 32)
+    Example:
+        >>> random_structures(np.ones((32, 32), np.float32), np.random.default_rng(0)).shape
+        (32, 32)
     """
     image = np.array(magnitude, dtype=np.float32)
     inside = image > 0.05
@@ -134,9 +135,10 @@ def random_phase(
     Returns:
         The phase in radians, float32 (H, W), and a sign of +1 or -1, float32 (H, W), by which the image is multiplied.
 
-    >>> phase, sign = random_phase(np.ones((32, 48), np.float32), np.random.default_rng(0))
-    >>> phase.shape, set(np.unique(sign)) <= {-1.0, 1.0}
-    ((32, 48), True)
+    Example:
+        >>> phase, sign = random_phase(np.ones((32, 48), np.float32), np.random.default_rng(0))
+        >>> phase.shape, set(np.unique(sign)) <= {-1.0, 1.0}
+        ((32, 48), True)
     """
     shape = magnitude.shape
     rows, columns = _grid(shape)
@@ -171,8 +173,9 @@ def random_phase(
 def random_shading(shape: Sequence[int], rng: np.random.Generator, amplitude: float = 0.5) -> NDArray[np.float32]:
     """Draw a smooth positive field whose logarithm has a standard deviation of at most ``amplitude``.
 
-    >>> bool((random_shading((16, 16), np.random.default_rng(0)) > 0).all())
-    True
+    Example:
+        >>> bool((random_shading((16, 16), np.random.default_rng(0)) > 0).all())
+        True
     """
     length = min(shape) / rng.uniform(1.5, 4)
     return np.exp(_smooth_field(shape, rng, length) * np.float32(amplitude * rng.random()))
@@ -193,9 +196,10 @@ def random_coils(shape: Sequence[int], coils: int, rng: np.random.Generator) -> 
         maps with sum of squares 1, complex64 (coils, H, W), and their root sum of squares before that, float32 (H, W),
         with a mean of 1: the shading of the array.
 
-    >>> maps, shading = random_coils((16, 24), 4, np.random.default_rng(0))
-    >>> maps.shape, bool(torch.allclose(maps.abs().square().sum(0), torch.ones(16, 24), atol=1e-4))
-    (torch.Size([4, 16, 24]), True)
+    Example:
+        >>> maps, shading = random_coils((16, 24), 4, np.random.default_rng(0))
+        >>> maps.shape, bool(torch.allclose(maps.abs().square().sum(0), torch.ones(16, 24), atol=1e-4))
+        (torch.Size([4, 16, 24]), True)
     """
     rows, columns = _grid([max(n // _COARSE, 8) for n in shape])
     turn, gap = rng.uniform(0, 2 * np.pi), 2 * np.pi / coils
@@ -238,10 +242,11 @@ def estimated_maps(kspace: torch.Tensor, centre: int, rng: np.random.Generator) 
     Returns:
         complex (coils, H, W), sum of squares 1.
 
-    >>> kspace = fft2c(torch.ones(2, 16, 16, dtype=torch.complex64))
-    >>> maps = estimated_maps(kspace, 8, np.random.default_rng(0))
-    >>> bool(torch.allclose(maps.abs().square().sum(0), torch.ones(16, 16), atol=1e-4))
-    True
+    Example:
+        >>> kspace = fft2c(torch.ones(2, 16, 16, dtype=torch.complex64))
+        >>> maps = estimated_maps(kspace, 8, np.random.default_rng(0))
+        >>> bool(torch.allclose(maps.abs().square().sum(0), torch.ones(16, 16), atol=1e-4))
+        True
     """
     height, width = kspace.shape[-2:]
 
@@ -285,10 +290,11 @@ class RandomScanner:
         ring: probability of a shell around the object.
         snr: range of the mean foreground over the noise, drawn uniformly in its logarithm.
 
-    >>> scanner = RandomScanner()
-    >>> scan = scanner(np.ones((32, 32), np.float32), np.random.default_rng(0), coils=4)
-    >>> scan.kspace.shape
-    torch.Size([4, 32, 32])
+    Example:
+        >>> scanner = RandomScanner()
+        >>> scan = scanner(np.ones((32, 32), np.float32), np.random.default_rng(0), coils=4)
+        >>> scan.kspace.shape
+        torch.Size([4, 32, 32])
     """
 
     smooth_phase: float = float(np.pi)
