@@ -80,6 +80,11 @@ def read_config(root: Path, configs: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         BundleError: one is missing, or no JSON object.
+
+    Example:
+        >>> root = find_bundles()["mri_recon"]
+        >>> read_config(root, ["inference.json"])["network_def"]["_target_"]
+        'monai_d3gm.networks.nets.ConditionalNAFNet'
     """
     from monai.bundle import ConfigParser
 
@@ -94,6 +99,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
     Raises:
         BundleError: it is missing, or no JSON object.
+
+    Example:
+        >>> read_json(find_bundles()["mri_recon"] / "configs" / "metadata.json")["task"]
+        'Reconstruction of MR images from undersampled Cartesian k-space'
     """
     try:
         content = load_json(file)

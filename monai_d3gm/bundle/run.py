@@ -35,6 +35,12 @@ def prepare(root: Path, configs: Sequence[str], settings: Mapping[str, Any], fol
 
     Raises:
         ValueError: a setting is out of range, or there are no weights; no input has been read.
+
+    Example:
+        >>> from monai_d3gm.bundle import INFERENCE, find_bundles
+        >>> origin = prepare(find_bundles()["mri_recon"], INFERENCE, {"seed": 3, "device": "cpu"}, Path("scans"))
+        >>> sorted(origin), origin["parameters"]["seed"]
+        (['configs', 'models', 'parameters', 'version', 'weights'], 3)
     """
     from monai_d3gm.engines.evaluator import usable_device
     from monai_d3gm.networks.checkpoint import weights_hash
@@ -60,6 +66,11 @@ def accepted_kinds(root: Path, configs: Sequence[str]) -> tuple[str, ...]:
     """The names of the formats that a bundle's data set takes; all by default.
 
     Only data sets of this package are looked up, so a configuration cannot import anything here.
+
+    Example:
+        >>> from monai_d3gm.bundle import INFERENCE, find_bundles
+        >>> accepted_kinds(find_bundles()["mri_sr"], INFERENCE)
+        ('nifti', 'dicom')
     """
     from monai_d3gm.data.formats.base import Format
     from monai_d3gm.data.formats.registry import names_of
@@ -74,6 +85,12 @@ def make_workflow(root: Path, configs: Sequence[str], settings: Mapping[str, Any
     """The workflow of a bundle's config files with some keys set; as ``python -m monai.bundle run`` makes it.
 
     Pass paths as ``Path``: MONAI evaluates text that contains one of its signs.
+
+    Example:
+        >>> from monai_d3gm.bundle import INFERENCE, find_bundles
+        >>> workflow = make_workflow(find_bundles()["mri_recon"], INFERENCE, {"num_samples": 3})
+        >>> workflow.parser.get_parsed_content("inferer").num_samples
+        3
     """
     from monai.bundle import ConfigWorkflow
 

@@ -217,6 +217,13 @@ def draw_trajectories(
 
     Raises:
         ValueError: ``steps`` is no multiple of 4.
+
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> pair = Pair(torch.zeros(1, 1, 16, 16), torch.full((1, 1, 16, 16), 0.5))
+        >>> figure = draw_trajectories({"D3GM": (D3GMProcess(), None, None)}, pair, steps=4)
+        >>> len(figure.axes) >= 5
+        True
     """
     if steps < 4 or steps % 4:
         raise ValueError(f"steps is {steps}; accepted: a multiple of 4.")

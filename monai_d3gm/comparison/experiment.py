@@ -31,7 +31,12 @@ best."""
 
 @dataclass(frozen=True)
 class Network:
-    """A network: the keys of train.json that it overrides, and its weights; None to train it."""
+    """A network: the keys of train.json that it overrides, and its weights; None to train it.
+
+    Example:
+        >>> Network("narrow", {"network_def::width": 8}).weights is None
+        True
+    """
 
     name: str
     overrides: Mapping[str, Any]
@@ -40,7 +45,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Method:
-    """A network under a process."""
+    """A network under a process.
+
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> Method("D3GM", "narrow", D3GMProcess(tau=2.0)).process.tau
+        2.0
+    """
 
     name: str
     network: str
@@ -57,6 +68,10 @@ class Condition:
         crop: extent of the central crop that is taken of a photograph; None for all of it.
         group: conditions of one group are one line of the plot of degradation against quality.
         x: how strong the degradation is; None leaves the condition out of that plot.
+
+    Example:
+        >>> Condition("rain", {"_target_": "monai_d3gm.data.ImageDataset"}, crop=64).group
+        ''
     """
 
     name: str
@@ -113,6 +128,16 @@ class Experiment:
 
     Raises:
         ExperimentError: the file cannot be read, or a key is unknown, missing or not accepted.
+
+    Example:
+        >>> import tempfile
+        >>> data = {"data": {"_target_": "monai_d3gm.data.ImageDataset"}}
+        >>> content = {"title": "Rain", "bundle": "derain", "networks": {"usual": {}}, "final": {"rain": data}}
+        >>> file = Path(tempfile.mkdtemp()) / "experiment.json"
+        >>> _ = file.write_text(json.dumps({**content, "settings": [{"steps": 1}]}))
+        >>> experiment = Experiment(file)
+        >>> list(experiment.methods), [str(setting) for setting in experiment.settings]
+        (['usual'], ['1 evaluation: order 2, eta 0'])
     """
 
     def __init__(

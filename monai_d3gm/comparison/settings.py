@@ -36,6 +36,13 @@ class Setting:
 
     Raises:
         ExperimentError: a noise level is given together with the time that it stands for.
+
+    Example:
+        >>> setting = Setting(Sampler(steps=3), first_noise=0.5)
+        >>> print(setting)
+        3 evaluations: order 2, eta 0, first step to c/a 0.5
+        >>> setting.inferer(D3GMScheduler(), seed=0).sampler.steps
+        3
     """
 
     sampler: Sampler = Sampler()
@@ -165,7 +172,13 @@ def settings_from(entries: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 
 def check_keys(where: str, keys: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse an unknown key, and name similar ones."""
+    """Refuse an unknown key, and name similar ones.
+
+    Example:
+        >>> check_keys("settings", ["stps"], ["steps", "order"])
+        Traceback (most recent call last):
+        monai_d3gm.comparison.settings.ExperimentError: settings has the key 'stps'; accepted: steps.
+    """
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3) or known

@@ -65,6 +65,13 @@ class MeasurementConsistency(ABC):
 
     Raises:
         ValueError: `noise_std` or `prior_std` is negative, not finite, or not of an accepted shape.
+
+    Example:
+        >>> from monai_d3gm.consistency import KspaceConsistency
+        >>> kspace, mask = torch.ones(2, 4, 4, dtype=torch.complex64), torch.ones(2, 1, 4, dtype=torch.bool)
+        >>> measurement = KspaceConsistency(kspace, mask, noise_std=0.1)
+        >>> isinstance(measurement, MeasurementConsistency), measurement.select([0]).batch_size
+        (True, 1)
     """
 
     _per_image: tuple[str, ...] = ()

@@ -38,6 +38,12 @@ class CoilSystem:
             about that of the scan's own coils, in their unit.
         intensity: float32 (H, W): an image times this is the root sum of squares of the scan's own coils.
         energy: share of the signal's energy that the virtual coils hold.
+
+    Example:
+        >>> maps = CoilMaps(torch.full((2, 4, 4), 0.5**0.5, dtype=torch.complex64), "given", 0.0, (0, 0))
+        >>> system = CoilSystem(torch.eye(2, dtype=torch.complex64), maps, 0.1, torch.ones(4, 4), energy=1.0)
+        >>> system.apply(torch.ones(2, 4, 4, dtype=torch.complex64)).shape, system.describe()["virtual_coils"]
+        (torch.Size([2, 4, 4]), 2)
     """
 
     matrix: Tensor

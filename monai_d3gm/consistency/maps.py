@@ -81,6 +81,11 @@ class CoilMaps:
         estimator: ``ESPIRiT``, ``adaptive`` or ``given``.
         unexplained: share of the energy in the centre's images that is not a map times one image, inside the object.
         centre: rows and columns of the fully sampled centre that was used.
+
+    Example:
+        >>> maps = torch.ones(1, 4, 4, dtype=torch.complex64)
+        >>> CoilMaps(maps, "given", unexplained=0.0, centre=(0, 0)).estimator
+        'given'
     """
 
     maps: Tensor

@@ -120,7 +120,12 @@ class ResidualError(ValueError):
 
 
 class RestorationEvents(EventEnum):
-    """Events of a `RestorationEvaluator`; at VOLUME_COMPLETED ``engine.state.volume`` is a `RestoredVolume`."""
+    """Events of a `RestorationEvaluator`; at VOLUME_COMPLETED ``engine.state.volume`` is a `RestoredVolume`.
+
+    Example:
+        >>> RestorationEvents.VOLUME_COMPLETED.value
+        'volume_completed'
+    """
 
     VOLUME_COMPLETED = "volume_completed"
 

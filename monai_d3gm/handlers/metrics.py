@@ -32,6 +32,18 @@ class RestorationFigures:
     ``by_input`` holds them by the input's stem. ``measurement`` needs no truth: the residual over noise of each slice,
     and the processing of its coils. At the end of a run ``engine.state.metrics`` has the restoration's means over
     inputs, each under its name (``psnr/slice/whole`` and so on).
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path
+        >>> (source,) = KspaceSliceDataset(bundled_epi_path(), slices=1).volumes
+        >>> truth = np.zeros((1, 128, 96), np.float32)
+        >>> truth[:, 32:96, 24:72] = 1
+        >>> volume = RestoredVolume(source, {"zero-filled": truth / 2, METHOD: 0.9 * truth}, None, truth)
+        >>> figures = RestorationFigures()
+        >>> figures.take(SimpleNamespace(state=SimpleNamespace(volume=volume)))
+        >>> round(figures.by_input["example4d"][METHOD]["psnr/slice/foreground"], 2)
+        20.0
     """
 
     def __init__(self) -> None:

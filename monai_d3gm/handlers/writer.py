@@ -63,6 +63,18 @@ class VolumeWriter:
     Raises:
         OutputError: when the engine starts: the folder cannot be written, or a file is there and ``overwrite`` is
             False.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path
+        >>> (source,) = KspaceSliceDataset(bundled_epi_path(), slices=1).volumes
+        >>> image = np.ones((1, 128, 96), np.float32)
+        >>> volume = RestoredVolume(source, {"zero-filled": image, METHOD: image}, None, None)
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> VolumeWriter(folder).write(SimpleNamespace(state=SimpleNamespace(volume=volume)))
+        >>> sorted(path.name for path in folder.iterdir())
+        ['example4d_panel.png', 'example4d_restored.nii.gz']
     """
 
     def __init__(

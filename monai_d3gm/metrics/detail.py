@@ -131,6 +131,11 @@ class SpectrumRatio:
     Attributes:
         frequencies: the rings' central frequencies in cycles per pixel, shape (bands,).
         ratio_db: 10 log10(prediction / reference) in every ring, in dB, shape (bands,).
+
+    Example:
+        >>> ratio = SpectrumRatio(np.array([0.125, 0.375]), np.array([0.0, -3.0]))
+        >>> ratio.mean_db, ratio.max_abs_db
+        (-1.5, 3.0)
     """
 
     frequencies: NDArray[np.float64]

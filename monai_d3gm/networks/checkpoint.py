@@ -100,7 +100,17 @@ def save_checkpoint(
 def write_checkpoint(
     path: str | PathLike[str], model: Mapping[str, Tensor], info: Mapping[str, Any], max_bytes: int | None = MAX_BYTES
 ) -> None:
-    """Write what `read_checkpoint` gives, the entries ``model`` and ``d3gm``; see `save_checkpoint`."""
+    """Write what `read_checkpoint` gives, the entries ``model`` and ``d3gm``; see `save_checkpoint`.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> save_checkpoint(target, nn.Linear(2, 1), D3GMScheduler(), {}, {"steps": 0})
+        >>> content = read_checkpoint(target)
+        >>> write_checkpoint(target, content["model"], {**content["d3gm"], "training": {"steps": 1}})
+        >>> read_checkpoint(target)["d3gm"]["training"]
+        {'steps': 1}
+    """
     target = Path(path)
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.items()}
     content = {**state, "model": state, "d3gm": {**info, "tensors_sha256": tensors_hash(state)}}
@@ -129,6 +139,14 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         CheckpointError: the file is missing, is no checkpoint, holds other than tensors and plain containers, or its
             tensors are not finite or do not have the stored hash.
         TooLargeError: it would take more memory than is allowed.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> save_checkpoint(target, nn.Linear(2, 1), D3GMScheduler(), {}, {"steps": 0})
+        >>> content = read_checkpoint(target)
+        >>> sorted(content["model"]), content["d3gm"]["prediction_type"]
+        (['bias', 'weight'], 'v_prediction')
     """
     file = Path(path)
     if not file.is_file():
@@ -218,6 +236,13 @@ def load_checkpoint(
     Raises:
         CheckpointError: the file is missing or no checkpoint; its tensors do not fit the network; or the scheduler has
             another prediction type or sigma_d, or a process outside the trained range of rho.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> save_checkpoint(target, nn.Linear(2, 1), D3GMScheduler(), {}, {"steps": 0})
+        >>> load_checkpoint(target, nn.Linear(2, 1), D3GMScheduler())["process"]["name"]
+        'D3GMProcess'
     """
     content = read_checkpoint(path)
     info: dict[str, Any] = content["d3gm"]
@@ -249,6 +274,13 @@ def weights_hash(path: str | PathLike[str]) -> str:
 
     Raises:
         CheckpointError: the file is missing or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> _ = file.write_bytes(b"weights")
+        >>> len(weights_hash(file))
+        64
     """
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()

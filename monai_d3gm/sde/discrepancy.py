@@ -28,6 +28,12 @@ class TemporalDiscrepancy(NamedTuple):
         kl_total: the same of the whole image.
         w2_per_pixel: root mean square over values of the optimal transport, in image units.
         w2_total: Wasserstein-2 distance of the whole image, ``sqrt(n)`` times that.
+
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> images = torch.zeros(2, 1, 8, 8)
+        >>> temporal_discrepancy(images, images, D3GMProcess()).w2_total.shape
+        torch.Size([2])
     """
 
     kl_per_pixel: Tensor

@@ -97,6 +97,12 @@ class DiffusionProcess(ABC):
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> process = D3GMProcess(schedule="linear", tau=2.0)
+        >>> isinstance(process, DiffusionProcess), process.terminal_decay
+        (True, 0.005)
     """
 
     _parameters: ClassVar[tuple[str, ...]] = ("schedule", "terminal_decay")

@@ -33,6 +33,14 @@ class Step:
         t: its time; (B,) where ``noise_scaling`` gave the images different ones.
         x: the state there (B, ...).
         x0_hat: the prediction, clipped and corrected as asked for.
+
+    Example:
+        >>> from monai_d3gm.sde import D3GMProcess
+        >>> steps: list[Step] = []
+        >>> mu = torch.zeros(1, 1, 4, 4)
+        >>> _ = sample(lambda x, mu, t: mu, mu, D3GMProcess(), steps=2, callback=steps.append)
+        >>> [(step.index, round(step.t, 2)) for step in steps]
+        [(0, 1.0), (1, 0.02)]
     """
 
     index: int

@@ -114,6 +114,10 @@ class Bound:
         coverage: share of slices of new subjects for which the bound holds.
         subjects: number of calibration subjects.
         slices: number of their slices.
+
+    Example:
+        >>> fit_bound({f"sub-{number}": [0.5, 1.5] for number in range(9)}).subjects
+        9
     """
 
     margin: float

@@ -61,6 +61,10 @@ class CalibratedUncertainty:
         psnr_bound: by slice, the lower bound of ``psnr/slice/foreground`` in dB, None for slices without foreground.
         ssim_bound: by slice, the same of ``ssim/slice/foreground``.
         warnings: why there is no interval or no bound, or why it may not hold.
+
+    Example:
+        >>> CalibratedUncertainty(warnings=("no intervals: calibrated for other weights",)).half_width is None
+        True
     """
 
     half_width: NDArray[np.float32] | None = None
@@ -106,6 +110,20 @@ def calibrated(
 
     Returns:
         Intervals and bounds, or none and the reason among its warnings.
+
+    Example:
+        >>> from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path
+        >>> (source,) = KspaceSliceDataset(bundled_epi_path(), slices=1).volumes
+        >>> image = np.ones((1, 128, 96), np.float32)
+        >>> volume = RestoredVolume(source, {METHOD: image}, std=0.1 * image, reference=None)
+        >>> from monai_d3gm.trust.calibration import ContrastCalibration
+        >>> fit = ContrastCalibration(Interval(q=2.0, s0=0.01, coverage=0.9, subjects=3, pixels=1000), {}, {})
+        >>> calibration = Calibration("ab12", (CalibrationCondition({"acceleration": 4.0}, {"T1W": fit}),))
+        >>> found = calibrated(volume, calibration, "ab12", {"acceleration": 4.0}, contrast="T1w")
+        >>> found.contrast, round(float(found.half_width[0, 0, 0]), 2)
+        ('T1W', 0.22)
+        >>> calibrated(volume, calibration, "ab12", {"acceleration": 8.0}, contrast="T1w").warnings
+        ('no intervals: calibrated for acceleration 4.0, not 8.0',)
     """
     image, spread = volume.images[METHOD], spread_of(volume)
     condition, reasons = condition_of(volume.source, calibration, weights, parameters)

@@ -157,6 +157,10 @@ class TrainingStatistics:
     Attributes:
         quantiles: by name, the quantiles at 0, 5, 50, 95 and 100 %.
         volumes: names of the training volumes.
+
+    Example:
+        >>> TrainingStatistics.fit({"sub-01": {"snr": 10.0}, "sub-02": {"snr": 20.0}}).volumes
+        ('sub-01', 'sub-02')
     """
 
     quantiles: Mapping[str, tuple[float, ...]]

@@ -166,6 +166,10 @@ class View:
         aspect: height of the picture's pixels over their width.
         letters: of the patient's sides (R, L, A, P, S, I), by the picture's side; empty where they are not known.
         numbered: whether the title says the slice's number.
+
+    Example:
+        >>> View(lambda image: image.T, aspect=2.0).turn(np.zeros((2, 3), np.float32)).shape
+        (3, 2)
     """
 
     turn: Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -195,6 +199,12 @@ class InputVolume:
         origin: what the data are, for the report.
         warnings: what a reader of the result must know.
         original: what the format needs to write a volume like it, such as the NIfTI header.
+
+    Example:
+        >>> from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path
+        >>> (volume,) = KspaceSliceDataset(bundled_epi_path(), slices=1).volumes
+        >>> volume.stem, volume.shape, len(volume.slices), volume.measured_kspace
+        ('example4d', (128, 96, 24), 1, False)
     """
 
     path: Path

@@ -32,6 +32,13 @@ class RestoredVolume:
         residual: by slice, the root mean square of A x - y over the measurement's noise_std, for the restored image
             before it became a magnitude; None where there is no measurement or its noise is 0.
         coils: by slice, the processing of the coils of measured k-space (`CoilSystem.describe`); empty for one coil.
+
+    Example:
+        >>> from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path
+        >>> (source,) = KspaceSliceDataset(bundled_epi_path(), slices=1).volumes
+        >>> image = np.ones((1, 128, 96), np.float32)
+        >>> RestoredVolume(source, {"zero-filled": image, METHOD: image}, std=None, reference=None).degraded
+        'zero-filled'
     """
 
     source: InputVolume

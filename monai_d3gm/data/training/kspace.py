@@ -66,6 +66,12 @@ class SimulatedKspaceDataset(TrainingDataset):
 
     Raises:
         ValueError: an argument is out of range, or a volume cannot be used.
+
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> item = SimulatedKspaceDataset([bundled_epi_path()], 8, batch_size=4, widths=[64], height=48, strip=16)[0]
+        >>> item["image"].shape, item["mask"].shape
+        (torch.Size([2, 16, 64]), torch.Size([1, 64]))
     """
 
     def __init__(

@@ -47,6 +47,16 @@ class MeasuredKspaceDataset(TrainingDataset):
 
     Raises:
         ValueError: an argument is out of range, or a file cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_d3gm.data import write_kspace
+        >>> kspace = np.random.default_rng(0).normal(size=(1, 16, 32)).astype(np.complex64)
+        >>> folder = tempfile.mkdtemp()
+        >>> write_kspace(f"{folder}/scan.h5", kspace, recon_size=(16, 32))
+        >>> data = MeasuredKspaceDataset(folder, 4, batch_size=2, accelerations=[2], strip=8)
+        >>> data[0]["image"].shape
+        torch.Size([2, 8, 32])
     """
 
     def __init__(

@@ -67,6 +67,13 @@ class RandomScannerDataset(TrainingDataset):
 
     Raises:
         ValueError: an argument is out of range, or a volume cannot be used.
+
+    Example:
+        >>> from monai_d3gm.data import bundled_epi_path
+        >>> sizes = {"widths": [48], "heights": [32], "strip": 16}
+        >>> item = RandomScannerDataset([bundled_epi_path()], 8, batch_size=4, coils=[3], **sizes)[0]
+        >>> item["image"].shape, item["kspace"].shape
+        (torch.Size([2, 16, 48]), torch.Size([3, 16, 48]))
     """
 
     def __init__(

@@ -37,6 +37,11 @@ class SimulateWeather(Randomizable, Transform):
 
     Raises:
         ValueError: ``amount`` is out of range.
+
+    Example:
+        >>> rain = SimulateRain(amount=(0.5, 0.5)).set_random_state(0)
+        >>> isinstance(rain, SimulateWeather), rain(torch.full((3, 16, 24), 0.5)).shape
+        (True, torch.Size([3, 16, 24]))
     """
 
     description: str
