@@ -1,6 +1,6 @@
 """Measure-preserving SDE diffusion models (D3GM) for medical image restoration, for MONAI.
 
-Importing the package imports nothing else: take what is needed from ``monai_d3gm.sde``, ``monai_d3gm.networks``,
+Importing the package imports nothing else. Import from its parts: ``monai_d3gm.sde``, ``monai_d3gm.networks``,
 ``monai_d3gm.consistency``, ``monai_d3gm.inferers`` and so on, or a trained model with all its parts from `load`.
 """
 

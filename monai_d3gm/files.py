@@ -26,11 +26,11 @@ class OutputError(ValueError):
 
 
 class TooLargeError(ValueError):
-    """An input, or what is made of it, would take more memory than is allowed; the message has both sizes."""
+    """An input or its result would take more memory than is allowed; the message has both sizes."""
 
 
 def memory_limit() -> int:
-    """The most bytes that one input may take when it is decoded, and what is made of it at once.
+    """The most bytes that one decoded input and its results may take at once.
 
     Raises:
         ValueError: the environment variable ``D3GM_MAX_MEMORY`` is no number of GiB above 0.
@@ -132,7 +132,7 @@ def printable(text: object) -> str:
 
 @contextmanager
 def locked(path: str | os.PathLike[str], message: str) -> Iterator[None]:
-    """Hold a lock file in the block and remove it afterwards; what a killed process leaves behind locks nothing.
+    """Hold a lock file in the block and remove it afterwards; the file of a killed process locks nothing.
 
     Where the system has no such locks the block runs without one.
 

@@ -29,7 +29,7 @@ class Problem:
         start: A^H y, complex64 (H, W).
         normal: A^H A, of images (H, W).
         phase_weight: w.
-        scale: what the result is multiplied by.
+        scale: factor of the result.
     """
 
     start: Tensor
@@ -64,7 +64,7 @@ def as_problem(
         mask: bool, True where k-space was sampled, broadcastable to kspace and the same for all coils; None: wherever
             some coil is not zero.
         phase_weight: w, at least 0.
-        scale: what the measurement is divided by, above 0; the 99.5th percentile of the zero-filled magnitude if None.
+        scale: divisor of the measurement, above 0; the 99.5th percentile of the zero-filled magnitude if None.
 
     Raises:
         ValueError: k-space is real, not finite or zero everywhere it was sampled; maps or mask do not fit; the sum of

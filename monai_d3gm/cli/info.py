@@ -21,7 +21,7 @@ _DEFAULTS = ("num_inference_steps", "num_samples", "fidelity", "seed")
 
 def add_parser(commands: Commands) -> None:
     """Add ``info`` to the commands."""
-    parser = commands.add_parser("info", help="say what a bundle's model is", description=info.__doc__)
+    parser = commands.add_parser("info", help="describe a bundle's model", description=info.__doc__)
     parser.set_defaults(command=info)
     add_bundle(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")

@@ -232,7 +232,7 @@ class _Run:
     bids: bool
 
     def describe(self) -> None:
-        """Say what the folder is, where the inputs are a BIDS data set."""
+        """Describe the folder as a data set, where the inputs are a BIDS data set."""
         from monai_d3gm.data.restoration.derivatives import derivative_description
 
         if self.bids:

@@ -126,7 +126,7 @@ class ResultFolder:
         self._write_whole({_SUMMARY: _as_json(summary)})
 
     def write_description(self, description: Mapping[str, Any]) -> None:
-        """Make the folder a derivative BIDS data set: write its description, and what is no part of the standard.
+        """Make the folder a derivative BIDS data set: write its description, and list the files outside the standard.
 
         Raises:
             OutputError: another program's description is there and is not to be replaced, or it cannot be written.

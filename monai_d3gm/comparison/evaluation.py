@@ -125,7 +125,7 @@ class Evaluator:
     image. So a killed run resumes, and a change of any of these is computed anew.
 
     Args:
-        experiment: what is compared.
+        experiment: the comparison.
         folder: where the figures are kept; it is there.
         device: where the network runs.
     """

@@ -119,7 +119,8 @@ class Experiment:
               ``criteria`` (``psnr``, ``crps``) and over ``choosing_seeds``, and the figures taken on the second.
             - ``seeds``: of training and sampling.
             - ``reference``: the method that the others are compared with; the last if not given.
-            - ``subjects``: regular expression with one group, the subject in an item's key; else what is before ":".
+            - ``subjects``: regular expression with one group, the subject in an item's key; the key up to ":"
+              if not given.
             - ``data_consistency``, ``to_image``, ``clip``, ``roi_size``: as of `RestorationEvaluator` and
               `RestorationInferer`.
             - ``lipschitz``: measure the networks' Lipschitz constants.

@@ -57,7 +57,7 @@ def compare(experiment: Experiment, output: Path, *, device: str = "cpu", progre
     """Run or resume an experiment, and write ``results.json``, ``report.html`` and the figures.
 
     Args:
-        experiment: what is compared.
+        experiment: the comparison.
         output: its folder; existing weights and figures are kept.
         device: where networks are trained and run.
         progress: show progress bars.

@@ -17,7 +17,7 @@ __all__ = ["ExperimentError", "Setting", "check_keys", "settings_from"]
 
 
 class ExperimentError(ValueError):
-    """An experiment's file or folder cannot be used; the message names the key and what is accepted."""
+    """An experiment's file or folder cannot be used; the message names the key and the accepted ones."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def train(
     The result is the last moving average of the weights. There is no validation, so each network has the same budget.
 
     Args:
-        experiment: what is compared.
+        experiment: the comparison.
         network: one of its networks.
         seed: of the data, the initial weights, the noise and the times.
         output: the experiment's folder.

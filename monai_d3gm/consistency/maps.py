@@ -55,7 +55,7 @@ _OBJECT, _FAINT = 0.15, 0.05
 too, if ESPIRiT's eigenvalue is above 0.95."""
 
 _TRUSTED = 0.95
-"""ESPIRiT's eigenvalue decides on what is faint if it exceeds 0.95 on this share of the object."""
+"""ESPIRiT's eigenvalue decides on faint pixels if it exceeds 0.95 on this share of the object."""
 
 _MARGIN = 5
 """Pixels in which the maps fall to 0 around the object."""

@@ -288,7 +288,7 @@ class RestorationEvaluator(SupervisedEvaluator):
         number = batchdata["volume"][0]
         for index in range(len(mu)):
             self._slices.append({name: _in_file(image[index], batchdata, index) for name, image in images.items()})
-        images.clear()  # frees memory: the copies are what is kept
+        images.clear()  # frees memory: only the copies are kept
         del std
         self._estimate(len(mu))
         if len(self._slices) == len(self.volumes[number].slices):

@@ -15,7 +15,7 @@ __all__ = ["is_zip", "pack", "unpack"]
 _MOST_FILES = 50_000
 _BLOCK = 1 << 20
 _PACKED = (".gz", ".png", ".jpg", ".zip")
-"""Suffixes of what is compressed already."""
+"""Suffixes of files that are compressed already."""
 
 
 def is_zip(path: str | os.PathLike[str]) -> bool:
@@ -35,7 +35,7 @@ def unpack(path: str | os.PathLike[str], folder: Path, most_bytes: int) -> None:
     Args:
         path: the archive.
         folder: an empty folder.
-        most_bytes: that its files may have together; what the archive itself says of them is not believed.
+        most_bytes: that its files may have together; the sizes that the archive states are not believed.
 
     Raises:
         RequestError: 400, it is damaged or encrypted, or a name leads out of the folder; 413, it is too large.

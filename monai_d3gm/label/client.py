@@ -46,7 +46,7 @@ class ServerError(RuntimeError):
 
     Attributes:
         status: the HTTP status.
-        reason: what the server said.
+        reason: the server's message.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -57,7 +57,7 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Restoration:
-    """What the server made of an image.
+    """A restored image, and the server's report on it.
 
     Attributes:
         path: the file that was written here.
@@ -85,7 +85,7 @@ def log_in(server: str, user: str, password: str) -> str:
 
 
 def info(server: str, *, token: str | None = None) -> dict[str, Any]:
-    """What the server offers: models with their parameters and defaults, and counts of the datastore.
+    """The server's offer: models with their parameters and defaults, and counts of the datastore.
 
     Args:
         server: its address, such as ``http://127.0.0.1:8000``.
@@ -251,7 +251,7 @@ def fetch(
 
 
 def cancel(server: str, name: str, *, token: str | None = None) -> None:
-    """Cancel a job, or remove what it made.
+    """Cancel a job, or remove its results.
 
     Raises:
         ServerError: there is no such job.
@@ -268,7 +268,7 @@ def download(
     overwrite: bool = False,
     token: str | None = None,
 ) -> Path:
-    """Write a file of the datastore: an image, or what is stored with it under a tag.
+    """Write a file of the datastore: an image, or the file stored with it under a tag.
 
     Args:
         server: its address.
@@ -314,7 +314,7 @@ def _asked(
 
 
 def _write(target: Path, address: str, query: Mapping[str, str], token: str | None) -> None:
-    """Write what the server answers, block by block."""
+    """Write the server's answer, block by block."""
     with (
         requests.get(address, query, timeout=_TIMEOUT, headers=_as(token), stream=True) as reply,
         target.open("wb") as to,

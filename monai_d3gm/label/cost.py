@@ -1,4 +1,4 @@
-"""What a request costs, memory and evaluations of the network, from the headers of its input alone.
+"""The cost of a request, memory and evaluations of the network, from the headers of its input alone.
 
 A request takes what a batch of slices takes in the network, and what the volume takes that is read and the one that is
 written. The bytes per pixel and per voxel below are at least what was measured with the bundles' networks on the CPU

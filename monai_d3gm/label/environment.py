@@ -35,7 +35,7 @@ def check_environment(
         python: the version of Python.
 
     Raises:
-        BundleError: naming every package that is missing or of another version, with what is accepted.
+        BundleError: naming every package that is missing or of another version, with the accepted versions.
 
     Example:
         >>> versions = {"monailabel": "0.8.5", "pydicom": "3.0.2", "pynetdicom": "2.1.1", "numpy": "1.26.4"}

@@ -1,4 +1,4 @@
-"""What a request is refused with."""
+"""The error that refuses a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class RequestError(ValueError):
 
     Attributes:
         status: the HTTP status that it is answered with.
-        reason: names the thing, its value and what is accepted.
+        reason: names the thing, its value and the accepted values.
 
     Example:
         >>> error = RequestError(404, "no image 'a'.")

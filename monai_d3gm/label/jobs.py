@@ -32,8 +32,8 @@ class Job:
     """A piece of work.
 
     Args:
-        work: what is to be done, a function of the job; it calls `report` often.
-        about: what is told of it, plain values.
+        work: a function of the job; it calls `report` often.
+        about: facts for its report, plain values.
         short: whether it may overtake long ones.
         clean: called once, when its results are no longer wanted.
 
@@ -99,7 +99,7 @@ class Job:
         self.future.set_exception(error)
 
     def clean(self) -> None:
-        """Remove what the job left."""
+        """Remove the job's files."""
         clean, self._clean = self._clean, lambda: None
         clean()
 
@@ -147,7 +147,7 @@ class Jobs:
 
         Args:
             work: a function of the job.
-            about: what is told of it.
+            about: facts for its report.
             short: whether it may overtake long ones.
             clean: called once, when its results are no longer wanted.
 

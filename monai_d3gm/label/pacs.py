@@ -1,4 +1,4 @@
-"""Studies in a DICOMweb server: its MR series are the images, and what is restored is stored there."""
+"""Studies in a DICOMweb server: its MR series are the images, and results are stored there."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Pacs:
         return replace(image, unit=units[0])
 
     def info(self, image: Image) -> dict[str, Any]:
-        """What the server says of a series."""
+        """The server's facts about a series."""
         return {"kind": "dicom", **image.about}
 
     def stored(self, image: Image) -> dict[str, Stored]:

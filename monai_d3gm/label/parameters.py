@@ -17,7 +17,7 @@ from monai_d3gm.sde.sampler import Sampler
 __all__ = ["OUTPUTS", "ParameterError", "Parameters", "parse_parameters", "settable"]
 
 OUTPUTS = ("restored", "std", "interval", "panel", "all")
-"""What a reply's file can be, by the names of a `VolumeWriter`'s files; or an archive of all of them."""
+"""The files that a reply can hold, by the names of a `VolumeWriter`'s files; or an archive of all."""
 
 _MOST = {"num_inference_steps": 100, "num_samples": 100}
 """A request that asked for more would keep all others waiting."""
@@ -51,22 +51,22 @@ _MOST_NUMBERS = 100
 """In the value of an option of the sampler."""
 
 _FOREIGN = ("client_id", "device", "label", "label_info", "label_tag", "logging", "result_dtype", "result_extension")
-"""What MONAI Label's own viewers send with every request; nothing here depends on it."""
+"""Keys that MONAI Label's own viewers send with every request; nothing here depends on them."""
 
 _WORDS = ("contrast", "degradation")
 _TRUTHS = ("simulate", "synthetic")
-"""What keys are whose default, null or computed, does not say it; the others are numbers."""
+"""The types of keys whose default is null or computed; the others are numbers."""
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
 class ParameterError(ValueError):
-    """A parameter of a request cannot be used; the message names it, its value and what is accepted."""
+    """A parameter of a request cannot be used; the message names it, its value and the accepted values."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a request asks for.
+    """The parameters of a request.
 
     Attributes:
         settings: keys of the bundle's config, with their values.

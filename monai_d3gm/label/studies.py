@@ -1,12 +1,12 @@
-"""A folder of studies: its images, and what is stored with them.
+"""A folder of studies: its images, and the files stored with them.
 
 An image is whatever can be restored: a file, or a DICOM series. **One rule for ids**: a file's is its path in the
 folder without suffix, a series' is its SeriesInstanceUID; an id that is taken is refused.
 
-What the server stores has a record beside it, which names the SHA-256 of what was stored and, for a map, of the image
-that it was made of. A map whose image is another by now, or a file that is not the one of its record, is not served:
-whatever was replaced, and wherever a server was killed, a map never stands beside an image that it does not belong to.
-The records are the datastore's index: each is written whole, before the file that it speaks of is put in its place.
+Each file that the server stores has a record. The record has the file's SHA-256 and, for a map, that of its image. The
+server does not serve a map whose image has changed, or a file that differs from its record. So a map is never served
+with another image, even if an image was replaced or the server was killed. The records are the datastore's index. Each
+is written whole, before its file is put in place.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ __all__ = ["Folder", "Image", "Stored", "check_name", "fingerprint"]
 logger = logging.getLogger(__name__)
 
 _LABELS = "labels"
-"""The folder of what is stored with images, a folder for each tag; no images are searched in it."""
+"""The folder of the files stored with images, a folder for each tag; no images are searched in it."""
 
 _OWN = ".d3gm"
-"""The folder of records, and of what is not in its place yet."""
+"""The folder of records, and of files that are not in their places yet."""
 
 _LONGEST = 200
 """Bytes of an id or a tag."""
@@ -49,12 +49,12 @@ Content = Path | Mapping[str, Path]
 
 @dataclass(frozen=True)
 class Image:
-    """What can be restored in one go.
+    """An image: the files that are restored in one go.
 
     Attributes:
         id: its name in the datastore.
-        unit: its files, and what they are.
-        about: what is known of it from its source.
+        unit: its files and their kind.
+        about: facts from its source.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Image:
 
     @property
     def stem(self) -> str:
-        """What its results are named by."""
+        """The first part of its results' names."""
         return self.unit.relative.name
 
 
@@ -73,7 +73,7 @@ class Stored:
 
     Attributes:
         path: the file.
-        info: what made it.
+        info: its origin.
     """
 
     path: Path
@@ -84,7 +84,7 @@ def check_name(argument: str, name: str, *, slashes: bool = False) -> str:
     """Return a name that can be an id or a tag: printable, of at most 200 bytes, and no way out of the folder.
 
     Args:
-        argument: what the name is given for.
+        argument: name of the argument, for the message.
         name: the name.
         slashes: whether it may lead into a folder of the folder.
 
@@ -127,7 +127,7 @@ class Folder:
 
     Args:
         root: the folder; it exists.
-        kinds: what is served.
+        kinds: names of the formats that are served.
         read_only: nothing is stored in it.
 
     Attributes:
@@ -174,7 +174,7 @@ class Folder:
         Args:
             image: the image.
             folder: an empty folder.
-            report: called after each file; what it raises ends the copying.
+            report: called after each file; an exception of it ends the copying.
 
         Raises:
             RequestError: 409, a file of it is gone.
@@ -207,8 +207,8 @@ class Folder:
         Args:
             name: its id.
             content: the file; its suffix is kept.
-            info: what is recorded of it.
-            replace: whether an image of that id is replaced; what was stored with it goes with it.
+            info: the facts to record.
+            replace: whether an image of that id is replaced; the files stored with it go too.
 
         Returns:
             The id.
@@ -240,7 +240,7 @@ class Folder:
 
         Args:
             name: of the new folder.
-            folder: with the series; what is no series in it is left out.
+            folder: with the series; other files in it are left out.
 
         Raises:
             RequestError: 400, the name is none, or there is no series; 403; 409, the name or an id is taken.
@@ -271,7 +271,7 @@ class Folder:
             raise RequestError(409, f"image {name!r} is in the datastore; remove it, rename the input, or replace it.")
 
     def remove(self, name: str) -> None:
-        """Remove an image with what is stored with it.
+        """Remove an image and the files stored with it.
 
         Raises:
             RequestError: 403; 404, there is none.
@@ -286,7 +286,7 @@ class Folder:
             self._record(name).unlink(missing_ok=True)
 
     def info(self, image: Image) -> dict[str, Any]:
-        """What is known of an image: its kind and files, and what was recorded."""
+        """The facts about an image: its kind and files, and those recorded."""
         record = self._read(self._record(image.id))
         valid = record.get("sha256") == self.fingerprint(image) if "sha256" in record else True
         known = {"kind": image.unit.kind, "name": image.unit.files[0].name, "files": len(image.unit.files)}
@@ -306,10 +306,10 @@ class Folder:
             known = record.get("info", {}) if record.get("sha256") == now else {}
             self._write(place, {"sha256": now, "image": name, "info": {**known, **info}})
 
-    # what is stored with images
+    # files stored with images
 
     def stored(self, image: Image) -> dict[str, Stored]:
-        """What is stored with an image as it is now, by tag.
+        """The files stored with an image as it is now, by tag.
 
         Raises:
             RequestError: 409, a file of the image is gone.
@@ -326,14 +326,14 @@ class Folder:
         of: str | None = None,
         instead_of: Iterable[str] = (),
     ) -> None:
-        """Store files with an image, each under a tag; what was there is replaced.
+        """Store files with an image, each under a tag; earlier ones are replaced.
 
         Args:
             name: the image's id.
             contents: the files by their tags.
-            info: what is recorded of each.
+            info: the facts to record with each.
             of: the image's fingerprint when the files were made; as it is now if None.
-            instead_of: what is stored under these tags is removed too.
+            instead_of: the files under these tags are removed too.
 
         Raises:
             RequestError: 400, a tag is none; 403; 404, there is no such image; 409, it was replaced meanwhile.
@@ -351,12 +351,12 @@ class Folder:
     def store_restored(
         self, name: str, content: Path, maps: Mapping[str, Path], info: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Store a restored image as an image of its own, and its maps with it; all or, after a kill, what is whole.
+        """Store a restored image as an image of its own, and its maps with it; after a kill, those that are whole.
 
         Args:
             name: its id; of a DICOM series, the name of its folder.
             content: its file, or the folder of its series.
-            maps: what is stored with it, by tag.
+            maps: the files to store with it, by tag.
             info: what made it.
 
         Returns:
@@ -376,7 +376,7 @@ class Folder:
         return {"image": name, "tags": sorted(maps)}
 
     def drop(self, name: str, tag: str) -> None:
-        """Remove what is stored with an image under a tag.
+        """Remove the file stored with an image under a tag.
 
         Raises:
             RequestError: 403; 404, there is nothing.
@@ -429,7 +429,7 @@ class Folder:
     def _label(
         self, image: Image, tag: str, content: Path, info: Mapping[str, Any], of: str | None
     ) -> tuple[Path, Content, Path | None, dict[str, Any]]:
-        """What `_store` needs to store a file with an image."""
+        """The arguments of `_store` for a file of an image."""
         now = self.fingerprint(image)
         if of is not None and of != now:
             raise RequestError(409, f"image {image.id!r} was replaced meanwhile.")
@@ -468,7 +468,7 @@ class Folder:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _record(self, name: str, tag: str | None = None) -> Path:
-        """The record of an image, or of what is stored with it."""
+        """The record of an image, or of a file stored with it."""
         key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         return self.root / _OWN / ("images" if tag is None else f"labels/{tag}") / f"{key}.json"
 
@@ -477,7 +477,7 @@ class Folder:
         return [place.name for place in places if self._record(name, place.name).exists()]
 
     def _valid(self, image: Image, tag: str) -> Stored | None:
-        """What is stored with an image; None, and removed, where it is not what was recorded, or of another image."""
+        """The file stored with an image. One that differs from its record, or of another image, is removed: None."""
         with self._guard:
             place = self._record(image.id, tag)
             record = self._read(place)
@@ -497,7 +497,7 @@ class Folder:
             return None
 
     def _drop(self, record: Path) -> None:
-        """Remove what is stored with an image: first the file, then its record."""
+        """Remove a file stored with an image, and then its record."""
         file = self._read(record).get("file")
         if isinstance(file, str) and file.startswith(f"{_LABELS}/") and ".." not in file:
             (self.root / file).unlink(missing_ok=True)
@@ -513,7 +513,7 @@ class Folder:
             return {}
         except (OSError, ValueError, RecursionError):
             pass
-        logger.warning("%s is damaged; what it said is lost, and what is stored under it is not served.", place)
+        logger.warning("%s is damaged; its content is lost, and its file is not served.", place)
         if not self.read_only:
             place.unlink(missing_ok=True)
         return {}
@@ -524,7 +524,7 @@ class Folder:
             temporary.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
 
     def _clean(self) -> None:
-        """Remove what a killed server left, and what belongs to no image that is there."""
+        """Remove the files of a killed server, and files whose image is gone."""
         shutil.rmtree(self.root / _OWN / "staging", ignore_errors=True)
         for place in sorted((self.root / _OWN).rglob(".*")):  # records that were being written
             place.unlink(missing_ok=True)

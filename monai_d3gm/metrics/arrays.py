@@ -18,7 +18,7 @@ def as_slices(image: ArrayLike | torch.Tensor, name: str = "image") -> NDArray[n
 
     Args:
         image: real, finite, (H, W) or (S, H, W).
-        name: what the error messages call it.
+        name: its name in error messages.
 
     Returns:
         The array, shape (S, H, W); S = 1 for a single slice.

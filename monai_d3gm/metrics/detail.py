@@ -262,10 +262,10 @@ def _gradient_magnitude(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spectrum_mean_db(prediction: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Take the mean over rings of the ratio of spectra of one slice."""
+    """Average a slice's ratio of spectra over the rings."""
     return spectrum_ratio_db(prediction, reference).mean_db
 
 
 def _spectrum_max_abs_db(prediction: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Take the largest deviation of the ratio of spectra of one slice."""
+    """Take the largest deviation of a slice's ratio of spectra from 0 dB."""
     return spectrum_ratio_db(prediction, reference).max_abs_db

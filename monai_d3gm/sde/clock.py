@@ -102,7 +102,7 @@ class Clock:
 
     Args:
         schedule: one of :data:`SCHEDULES`.
-        terminal_decay: what is left of ``x0 - mu`` at ``t = 1``, in (0, 1).
+        terminal_decay: the share of ``x0 - mu`` that is left at ``t = 1``, in (0, 1).
 
     Raises:
         ValueError: if the schedule is unknown or the terminal decay is out of range.

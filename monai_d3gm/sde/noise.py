@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Key = int | str | tuple[int | str, int | str]
-"""What names an element of a batch: an item, or an item and one of its samples. A plain key ``k`` means ``(k, 0)``."""
+"""The name of a batch's element: an item, or an item and one of its samples. A plain key ``k`` means ``(k, 0)``."""
 
 INITIAL_STEP = -1
 """The step under which the noise of the initial state is drawn. The steps of a trajectory count from 0."""

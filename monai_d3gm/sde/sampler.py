@@ -1,4 +1,4 @@
-"""The options of a trajectory, in one object: what runs is what it says, and what it says is what is recorded.
+"""The options of a trajectory, in one object: it sets each run, and its values are recorded.
 
 The sections named below are those of ``docs/theory.md``.
 """

@@ -26,7 +26,7 @@ Correction = Callable[[Tensor, Any], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What :func:`sample`'s ``callback`` sees after each evaluation.
+    """The argument of :func:`sample`'s ``callback``, after each evaluation.
 
     Attributes:
         index: of the evaluation, from 0.

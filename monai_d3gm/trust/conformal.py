@@ -4,7 +4,7 @@ With mean and standard deviation over samples, in units of the volume's scale (`
 has the score e = |truth - mean| / (std + s0), and the interval around the mean has the half-width q (std + s0)
 (Angelopoulos et al., "Image-to-image regression with distribution-free uncertainty quantification", ICML 2022, arXiv
 2202.05265, scale such a heuristic likewise). q is the quantile of the scores over the foreground pixels at the stated
-coverage. Pixels and slices of one subject depend on each other; subjects are what is exchangeable. So every subject
+coverage. Pixels and slices of one subject depend on each other; only subjects are exchangeable. So every subject
 has the weight 1/n, spread over its pixels: q is the quantile of the mean of the subjects' distributions, the "CDF
 pooling" of Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for two-layer hierarchical models", JASA
 2023, arXiv 1809.07441.
@@ -182,7 +182,7 @@ class Interval:
 
     Attributes:
         q: the factor.
-        s0: what is added to std, in units of the volume's scale.
+        s0: added to std, in units of the volume's scale.
         coverage: the stated share.
         subjects: number of calibration subjects.
         pixels: number of their foreground pixels.

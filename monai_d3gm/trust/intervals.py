@@ -55,7 +55,7 @@ class CalibratedUncertainty:
 
     Attributes:
         half_width: (S, h, w), in the image's unit: the interval is image +- half_width; None where not calibrated.
-        interval: what it was made with.
+        interval: the fit that made it.
         contrast: of the calibration that was used.
         bound_coverage: share of slices of new subjects whose bounds hold; None where there are no bounds.
         psnr_bound: by slice, the lower bound of ``psnr/slice/foreground`` in dB, None for slices without foreground.

@@ -40,7 +40,7 @@ class Statistic:
         label: the name in a warning.
         unit: with a space before it, or empty.
         factor: by which the range is widened at either end.
-        slack: what is added to it at either end.
+        slack: added at either end.
     """
 
     label: str

@@ -52,7 +52,7 @@ class ArrayKspaceFile:
         mask: as of a `KspaceFile`.
         padding: first column that holds samples and the one after the last.
         empty: numbers of the slices that are zero everywhere.
-        warnings: what a reader of the result must know.
+        warnings: for the readers of the result.
         attributes, identity: none.
         reconstruction: None: there is no reference image.
     """
@@ -261,7 +261,7 @@ class ArrayKspace(KspaceFormat):
         return bart_files(path)
 
     def extent(self, path: Path) -> Extent:
-        """As if the last two axes were those of the image: what the memory goes by."""
+        """As if the image had the last two axes: this bounds the memory."""
         array = open_array(bart_files(path)[0], ["kspace"])
         shape = tuple(size for size in array.shape if size > 1) or (1,)
         height, width = (*shape, 1)[:2] if array.bart else (1, *shape)[-2:]

@@ -1,4 +1,4 @@
-"""What a file format is to the rest of the package.
+"""File formats, as the rest of the package uses them.
 
 A format is one object. It recognises its files, says how large they are before they are read, finds what can be read
 among them, reads it, names and writes the results, and says how a slice is drawn. `KspaceFormat`, `VolumeFormat` and
@@ -79,8 +79,7 @@ class Format(ABC):
         return (path,)
 
     def find(self, files: Sequence[Path]) -> tuple[list[Source], list[Problem]]:
-        """What can be read among files of this format: each with those that belong to it, unless a format says
-        otherwise."""
+        """The inputs among files of this format: by default each file together with those that belong to it."""
         together = dict.fromkeys(self.files_of(file) for file in files)
         return [Source(each[0], each, stem_of(each[0]), each[0].parent, str(each[0])) for each in together], []
 
@@ -94,7 +93,7 @@ class OutputFormat(Format):
 
     @abstractmethod
     def outputs(self, volume: InputVolume) -> Mapping[str, str]:
-        """What can be written of a restored volume (``restored``, ``std``, ``interval``), and under which name."""
+        """The names of the files of a restored volume, by their content: ``restored``, ``std``, ``interval``."""
 
     def check(self, volume: InputVolume) -> None:
         """Refuse, before anything is computed, an input whose results could not be written.

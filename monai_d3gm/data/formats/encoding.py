@@ -21,7 +21,7 @@ _NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 
 @dataclass(frozen=True)
 class EncodingHeader:
-    """What reconstruction needs of the ISMRMRD header.
+    """The fields of the ISMRMRD header that reconstruction needs.
 
     Sizes are (x, y, z) = (readout, phase encoding, partition). Lines ``padding[0]`` to ``padding[1]`` were encoded;
     those outside are zero in the file. It is None where the header states no limits.

@@ -60,7 +60,7 @@ class KspaceFile:
         empty: numbers of the slices that are zero everywhere.
         has_maps: there are coil sensitivity maps in the file, the dataset ``sensitivity_maps``.
         attributes: the file's attributes as Python scalars and strings.
-        warnings: what a reader of the result must know.
+        warnings: for the readers of the result.
         identity: none: the file does not say where the slices lie.
     """
 
@@ -367,7 +367,7 @@ class FastMri(KspaceFormat):
     suffixes = (".h5", ".hdf5")
 
     def recognise(self, path: Path, start: bytes) -> bool:
-        """HDF5 with ``kspace``, or HDF5 that cannot be opened: the reader says what is wrong with it."""
+        """HDF5 with ``kspace``, or HDF5 that cannot be opened: the reader names the fault."""
         if not start.startswith(HDF5):
             return False
         try:

@@ -17,7 +17,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file."""
 
 _SMALL = 1 << 22
-"""Bytes of a header or a mask at most, and of other data that are not compared with what the file stores."""
+"""The most bytes of a header or a mask, and of other data whose stored size is not checked."""
 
 _MOST_RATIO = 200
 """The most that measured data can be compressed: noise hardly is, and lines that were not sampled are few."""
@@ -42,7 +42,7 @@ def stored_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
 def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
     """Refuse a dataset that is described and not there, or that would inflate beyond measure.
 
-    HDF5 gives a fill value for what was never written, and inflates a chunk whole.
+    HDF5 gives a fill value for data that were never written, and inflates a chunk whole.
     """
     stored = data.id.get_storage_size()
     if data.dtype.hasobject:  # lists of varying length, which lie in the file themselves

@@ -1,6 +1,6 @@
 """Photographs on disk: PNG, JPEG and TIFF of 8 or 16 bit, read as float32 RGB in [0, 1] and written whole.
 
-What is done with what a file may hold besides red, green and blue:
+A file may hold more than red, green and blue:
 
 - the EXIF orientation, 1 to 8, is applied, and not written again;
 - greyscale is read as three equal channels and written as RGB;
@@ -69,13 +69,13 @@ class ImageFileError(ValueError):
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph and what is needed to write one like it.
+    """A photograph, and its properties that a written one keeps.
 
     Attributes:
         data: float32 (3, H, W) in [0, 1], upright.
         bits: 8 or 16, of each channel in the file.
         icc_profile: the colour profile in the file, or None.
-        remarks: what was left out of the file.
+        remarks: which parts of the file were left out.
     """
 
     data: NDArray[np.float32]
@@ -85,7 +85,7 @@ class Photograph:
 
 
 def read_image(path: str | os.PathLike[str]) -> Photograph:
-    """Read a photograph; the module's description says what is done with it.
+    """Read a photograph, as the module describes.
 
     Raises:
         ImageFileError: it cannot be read, or is not accepted.
@@ -135,7 +135,7 @@ def _read(path: Path) -> Photograph:
 
 
 def _check(path: Path, image: Image.Image) -> None:
-    """Refuse what the header says is not accepted."""
+    """Refuse a photograph by its header."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise ImageFileError(f"{path}: it has {frames} frames or pages; accepted: a single picture.")

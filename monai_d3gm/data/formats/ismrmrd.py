@@ -56,7 +56,7 @@ class IsmrmrdFile:
     """Checked ISMRMRD raw data with the interface of a fastMRI `KspaceFile`; slices are read when asked for.
 
     Rows are the readout with its oversampling, columns the phase encoding; `crop` is the field of view of the header's
-    ``reconSpace``. What was not measured is zero: columns outside `mask`, and rows that a partial echo left out.
+    ``reconSpace``. Unmeasured samples are zero: columns outside `mask`, and rows that a partial echo left out.
 
     Attributes:
         path: the file.
@@ -68,11 +68,11 @@ class IsmrmrdFile:
         crop: rows and columns of the final image.
         affine: (4, 4), from voxels of the final volume to world in mm (RAS+); spacing only where the file has no
             positions.
-        warnings: what was left out or could not be used.
+        warnings: which parts were left out or could not be used.
         attributes: ``acquisition``, the name of the protocol.
         reconstruction: None: raw data have no reference image.
         empty: numbers of the slices that are zero everywhere; of a 3-D acquisition none.
-        identity: what the header says of patient, study and scan, by DICOM keyword; with ImageOrientationPatient where
+        identity: patient, study and scan of the header, by DICOM keyword; with ImageOrientationPatient where
             the file gives place and directions.
     """
 

@@ -1,4 +1,4 @@
-"""The XML header of ISMRMRD raw data: the axes of the encoding, and what it says of patient, study and scan."""
+"""The XML header of ISMRMRD raw data: the axes of the encoding, and patient, study and scan."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class RawHeader:
-    """What is used of the XML header.
+    """The parts of the XML header that are used.
 
     Attributes:
         axes: of readout, phase encoding and partition.
         separate_calibration: the calibration was scanned apart from the image.
         protocol: its name.
-        identity: what is said of patient, study and scan, by DICOM keyword: text and numbers.
+        identity: patient, study and scan, by DICOM keyword: text and numbers.
     """
 
     axes: tuple[Axis, Axis, Axis]
@@ -165,7 +165,7 @@ def parse_header(path: Path, xml: Any) -> RawHeader:
 
 
 def _identity(header: Any) -> dict[str, str | float]:
-    """What the header says of patient, study and scan; what no DICOM attribute could hold is left out."""
+    """Patient, study and scan of the header; values that no DICOM attribute can hold are left out."""
     found: dict[str, str | float] = {}
     for part, keywords in _IDENTITY.items():
         for name, keyword in keywords.items():

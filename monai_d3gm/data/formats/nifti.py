@@ -37,7 +37,7 @@ _GZIP = b"\x1f\x8b"
 _PAIR = b"ni1\0"
 _BLOCK = 1 << 20
 _COPIES = 3
-"""Arrays of float32 that lie beside the stored voxels at most: the values, their mask, and what is made of them."""
+"""The most arrays of float32 beside the stored voxels: the values, their mask, and the results."""
 
 _PHASE = frozenset({"PHASE", "P", "REAL", "R", "IMAGINARY", "I"})
 """Values of a sidecar's ImageType that are not of a magnitude image."""
@@ -214,7 +214,7 @@ def _skip(file: Any, count: int) -> None:
 
 
 def _affine(path: Path, header: nibabel.Nifti1Header) -> tuple[NDArray[np.float64], list[str]]:
-    """The affine from voxels to mm, and what is odd about it."""
+    """The affine from voxels to mm, and warnings about it."""
     notes: list[str] = []
     if int(header["sform_code"]) > 0:
         affine = np.asarray(header.get_sform(), dtype=np.float64)
@@ -325,7 +325,7 @@ class Nifti(VolumeFormat):
         return Extent((rows, columns, slices))
 
     def read(self, source: Source, frame: int | None = None) -> MagnitudeVolume:
-        """`read_magnitude`; a file of several volumes is refused unless one is chosen. What a sidecar says is used."""
+        """`read_magnitude`; a file of several volumes is refused unless one is chosen. A sidecar's values are used."""
         volume = read_magnitude(source.path, frame or 0)
         shape = volume.header.get_data_shape()
         frames = shape[3] if len(shape) == 4 else 1
@@ -372,7 +372,7 @@ class Nifti(VolumeFormat):
 
 
 def _inflate(start: bytes) -> bytes:
-    """The first bytes of what a gzip file holds, as far as it goes."""
+    """The first decompressed bytes of a gzip file, as far as it is sound."""
     try:
         return zlib.decompressobj(wbits=31).decompress(start, _HEADER)
     except zlib.error:

@@ -41,7 +41,7 @@ def recognise(path: str | os.PathLike[str]) -> Format | None:
 
 
 def format_of(path: str | os.PathLike[str]) -> Format | None:
-    """The format of a file by its content, or else the one that its name claims, whose reader says what is wrong.
+    """The format of a file by its content, or else the one that its name claims; that reader names the fault.
 
     Example:
         >>> format_of("/no/such/volume.nii.gz").name

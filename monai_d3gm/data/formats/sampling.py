@@ -1,6 +1,6 @@
-"""What was sampled of k-space: masks, and what the zeros in the data tell.
+"""The sampled part of k-space: masks, and the zeros in the data.
 
-What was not measured is exactly zero; noise is not.
+Unmeasured samples are exactly zero; noise is not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def is_complete(lines: NDArray[np.bool_]) -> bool:
 
 
 def sampling_pattern(sampled: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """The mask that zeros in k-space tell of: what was not sampled is exactly zero.
+    """The mask that zeros in k-space show: unmeasured samples are exactly zero.
 
     Args:
         sampled: bool (H, W), True where a sample of any coil is not zero, at least one.
@@ -86,7 +86,7 @@ def acceleration_of(mask: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the zeros of k-space tell.
+    """The sampling that the zeros of k-space show.
 
     Attributes:
         patterns: the first slice of each pattern, and `sampling_pattern` there.
@@ -139,7 +139,7 @@ def survey(path: Path, count: int, columns: int, read: Callable[[int], NDArray[n
 
 
 def refine_mask(path: Path, mask: NDArray[np.bool_] | None, seen: Survey) -> NDArray[np.bool_] | None:
-    """The mask of a file: what a stated mask, if any, and the zeros leave.
+    """The mask of a file: the stated mask, if any, without the zeros.
 
     Args:
         path: the file, for messages.

@@ -1,4 +1,4 @@
-"""JSON sidecars of NIfTI files, as dcm2niix and BIDS have them: what was acquired, and of which contrast.
+"""JSON sidecars of NIfTI files, as dcm2niix and BIDS have them: acquisition and contrast.
 
 A file's fields are those of ``NAME.json`` beside it. In a BIDS data set they are inherited (its specification, section
 "The Inheritance Principle"): a sidecar with the same suffix and no other entities, in the file's folder or in one

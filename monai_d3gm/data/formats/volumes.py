@@ -1,4 +1,4 @@
-"""What passes between a format and its users: what was found, how large it is, what was read, and how it is drawn."""
+"""Records between a format and its users: a source, its size, the volume read from it, and its view."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class Extent:
 
 @dataclass(frozen=True)
 class Source:
-    """What is read in one go: a file, or some files of a series.
+    """An input that is read in one go: a file, or some files of a series.
 
     Attributes:
-        path: what it is called by: the file, the first of its files, or the folder of a series.
+        path: its name in messages: the file, the first of its files, or the folder of a series.
         files: the files.
         name: the first part of the names of its results.
         folder: the folder that it lies in.
-        group: what is equal for the sources that are restored together, such as the echoes of a series.
-        content: what the format's `find` has read already.
+        group: a key that sources restored together share, such as the echoes of a series.
+        content: data that the format's `find` has read already.
     """
 
     path: Path
@@ -81,8 +81,8 @@ class Problem:
     Attributes:
         path: the file.
         reason: why.
-        kind: name of the format that it has or, by its name, is meant to have; None for what is no input at all.
-        failed: it is an input that was asked for, or it cannot be read and nobody knows; False for what is passed over.
+        kind: name of the format that its content or its name shows; None for a file that is no input.
+        failed: True for an input that was asked for or cannot be read; False for a file that is passed over.
     """
 
     path: Path
@@ -99,8 +99,8 @@ class MagnitudeVolume:
         data: float32 (X, Y, Z), at least 0, not zero everywhere.
         affine: (4, 4), from voxels to world in mm.
         acquired: share of the band that was acquired along axes 0 and 1, as far as the file says.
-        original: what the format needs to write a volume like it.
-        warnings: what a reader of the result must know.
+        original: data that the format needs to write a volume like it.
+        warnings: for the readers of the result.
         attributes: of the scan, as plain values.
     """
 
@@ -180,7 +180,7 @@ class View:
 
 @dataclass(frozen=True)
 class InputVolume:
-    """One input, and what a writer of its restored volume needs. A photograph is a volume of one slice.
+    """One input, as the writer of its restored volume needs it. A photograph is a volume of one slice.
 
     Attributes:
         path: the file, or the folder of a series.
@@ -196,9 +196,9 @@ class InputVolume:
         kept_band: share of the band kept along rows and columns; below 1 where the input was interpolated.
         attributes: of the file, as plain values.
         slice_axis: axis of the volume to write along which its slices lie.
-        origin: what the data are, for the report.
-        warnings: what a reader of the result must know.
-        original: what the format needs to write a volume like it, such as the NIfTI header.
+        origin: kind of the data, for the report.
+        warnings: for the readers of the result.
+        original: data that the format needs to write a volume like it, such as the NIfTI header.
 
     Example:
         >>> from monai_d3gm.data import KspaceSliceDataset, bundled_epi_path

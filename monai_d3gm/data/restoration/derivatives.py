@@ -82,7 +82,7 @@ def derivative_name(stem: str, name: str) -> str:
 
 
 def derivative_sidecar(source: Path, dataset: Path, what: str) -> dict[str, Any]:
-    """The sidecar of a result: what it is, what it was made from, and the fields of the source that still hold.
+    """The sidecar of a result: its kind, its sources, and the fields of the source that still hold.
 
     Args:
         source: the input.

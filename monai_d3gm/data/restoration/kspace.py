@@ -73,7 +73,7 @@ class KspaceSliceDataset(Dataset):
     """Undersampled slices to restore, read when asked for.
 
     Fully sampled k-space of fastMRI files, ISMRMRD raw data and arrays is undersampled here; undersampled k-space is
-    taken as it is, whether it comes with a mask or zeros tell what was not sampled.
+    taken as it is, whether it comes with a mask or with zeros where it was not sampled.
     NIfTI files are magnitude images: they are cropped to the band that was acquired and k-space is simulated from
     their last axis' slices. The random numbers of a slice depend only on ``seed``, the file's name and the
     slice's number.
@@ -162,7 +162,7 @@ class KspaceSliceDataset(Dataset):
         if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
             raise ValueError(f"noise_std is {noise_std}; accepted: 0 or more, or None.")
         if mask_file is not None and axis != "phase":
-            raise ValueError(f"axis is {axis!r} with mask_file, which says what is undersampled; accepted: 'phase'.")
+            raise ValueError(f"axis is {axis!r} with mask_file, which gives the undersampled axis; accepted: 'phase'.")
         self.transposed = axis == "frequency"
         self.noise_std, self._estimate_noise = noise_std, estimate_noise
         self._maps = None if maps is None else open_maps(maps)
@@ -230,7 +230,7 @@ class KspaceSliceDataset(Dataset):
         mask = self._given_mask(file.path, file.shape)
         if mask is None:
             return file.mask
-        if mask.shape[-1] > 1:  # what was not encoded is zero
+        if mask.shape[-1] > 1:  # samples that were not encoded are zero
             columns = np.arange(mask.shape[-1])
             mask = mask & (columns >= file.padding[0]) & (columns < file.padding[1])
         mask = mask if file.mask is None else mask & file.mask

@@ -1,4 +1,4 @@
-"""What the training data sets share: items that are pure functions of (seed, index)."""
+"""The base of the training data sets: items are pure functions of (seed, index)."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class SimulatedWeatherDataset(TrainingDataset):
     Args:
         photographs: files; one that is named twice is drawn twice as often.
         length: number of items.
-        weather: what is put on them, such as `monai_d3gm.transforms.weather.SimulateRain`.
+        weather: added to them, such as `monai_d3gm.transforms.weather.SimulateRain`.
         seed: seed of all that is random.
         crop: extent of the crops in pixels.
 

@@ -1,6 +1,6 @@
 """Training items of a random scanner: undersampled k-space of one or several coils, as real scanners measure it.
 
-`monai_d3gm.transforms.kspace.scanner` draws phase, coils, noise and shapes; what is drawn here is the picture, its
+`monai_d3gm.transforms.kspace.scanner` draws phase, coils, noise and shapes; this module draws the picture, its
 contrast and extent, the band that was acquired, the mask, and the maps that the reconstruction has. Each item is a pure
 function of (seed, index).
 """

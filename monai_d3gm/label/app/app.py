@@ -66,7 +66,7 @@ class RestorationApp(MONAILabelApp):
 
     Attributes:
         jobs: the requests.
-        images: the images, and what is stored with them.
+        images: the images, and the files stored with them.
 
     Raises:
         BundleError: a setting is unknown or out of range, or a bundle cannot be served.
@@ -242,7 +242,7 @@ class RestorationApp(MONAILabelApp):
         if isinstance(self.images, Pacs):
             if units[0].kind != "dicom" or not same:
                 raise RequestError(
-                    400, "store is true for what is no DICOM; accepted: DICOM, where studies are a PACS."
+                    400, "store is true for a file that is no DICOM; accepted: DICOM, where studies are a PACS."
                 )
             return name
         series = units[0].kind == "dicom" and same
@@ -255,7 +255,7 @@ class RestorationApp(MONAILabelApp):
     def _restore(
         self, task: RestorationTask, request: Request, image: Image | None, stored: str | None, job: Job
     ) -> Result:
-        """Restore, and store what is to be stored."""
+        """Restore, and store the results that the request asks to store."""
         of = None
         if image is not None:
             place = request.folder / "fetched"

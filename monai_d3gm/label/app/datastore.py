@@ -1,4 +1,4 @@
-"""What MONAI Label's own routes ask a datastore: counts, and the next image to look at."""
+"""A datastore for MONAI Label's own routes: counts, and the next image to look at."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Datastore:
         return self.studies.image(image_id).id
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known of an image."""
+        """The facts about an image."""
         return self.studies.info(self.studies.image(image_id))
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ class Datastore:
         self.studies.update_info(image_id, info)
 
     def json(self) -> dict[str, Any]:
-        """All images with what is stored with them, in MONAI Label's form."""
+        """All images and the files stored with them, in MONAI Label's form."""
         objects = {}
         for image in self.studies.images().values():
             with suppress(RequestError):  # it was removed meanwhile
@@ -61,7 +61,7 @@ class Datastore:
         return {"name": "monai_d3gm", "description": str(self.studies.root), "objects": objects}
 
     def _stored(self) -> dict[str, Mapping[str, Stored]]:
-        """What is stored with each image, by id."""
+        """The files stored with each image, by id."""
         found: dict[str, Mapping[str, Stored]] = {}
         for image in self.studies.images().values():
             with suppress(RequestError):  # it was removed meanwhile

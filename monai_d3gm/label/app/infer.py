@@ -2,7 +2,7 @@
 
 MONAI Label's own route for inference runs the model in the server's only event loop, so that nothing else is answered
 meanwhile, and answers errors without their reason. The one here has its address, arguments and answers, waits without
-holding a thread, cancels what nobody waits for any more, and says what is wrong.
+holding a thread, cancels requests that nobody waits for any more, and names the fault.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def infer(
     wait: bool = True,
 ) -> Response:
     """Restore an image of the datastore, or a file that is sent: a volume, a photograph, k-space, or a zip of DICOM
-    series. Answer with the result's file (`image`), with what is to be said of it (`json`), or with both. With
+    series. Answer with the result's file (`image`), with the facts about it (`json`), or with both. With
     `wait=false` answer at once with a job."""
     job = await run_in_threadpool(_submit, model, image, params, file)
     app = the_app()
@@ -111,7 +111,7 @@ def _submit(model: str, image: str, params: str, file: UploadFile | None) -> Job
 
 
 def _told(app: RestorationApp, job: Job) -> dict[str, Any]:
-    """What is said of a job."""
+    """The report on a job."""
     told: dict[str, Any] = {
         "job": job.id,
         **job.about,
@@ -149,7 +149,7 @@ def job_state(name: str) -> dict[str, Any]:
 
 @job_routes.delete("/{name}")
 def cancel(name: str) -> dict[str, Any]:
-    """Cancel a job, or remove what it made."""
+    """Cancel a job, or remove its results."""
     app = the_app()
     job = app.jobs.get(name)
     app.jobs.remove(job)

@@ -1,4 +1,4 @@
-"""The size of what is sent: refused by its announced length, or as soon as more has come."""
+"""The size of uploads: too large ones are refused by the announced length, or as soon as more has come."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UploadLimit:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer 413 to what is too large."""
+        """Answer 413 to an upload that is too large."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""What requests send: files under their own names, and JSON that is bounded."""
+"""The parts of requests: files under their own names, and JSON of bounded size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parsed(argument: str, text: str) -> dict[str, Any]:
 
     Args:
         argument: its name in the form.
-        text: what was sent.
+        text: of the request.
 
     Raises:
         RequestError: 400, it is none, or too long or too deep.

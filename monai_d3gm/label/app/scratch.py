@@ -1,4 +1,4 @@
-"""A folder for what requests need while they run; what a killed server left is removed at the next start."""
+"""A folder for the files of running requests; the next start removes those of a killed server."""
 
 from __future__ import annotations
 

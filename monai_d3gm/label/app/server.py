@@ -1,6 +1,6 @@
 """The server: MONAI Label's routes for information and the next image, our own for the rest, and the page.
 
-What cannot work here (training, batches, the proxy, sessions) is left out.
+Routes that cannot work here (training, batches, the proxy, sessions) are left out.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def start(studies: str, conf: Mapping[str, str], host: str, port: int) -> None:
         app = app_instance()
         UploadLimit.most_bytes = app.most_bytes
         logger.info("serving %s; studies: %s", ", ".join(app.info()["models"]), studies)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends, and raises again what it was told
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends, and raises the signal again
         try:
             uvicorn.run(application, host=host, port=port, log_config=None, timeout_graceful_shutdown=_PATIENCE)
         except KeyboardInterrupt:

@@ -44,7 +44,7 @@ def _scratch() -> Iterator[Path]:
 
 @studies_routes.get("/", dependencies=_reader)
 def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
-    """Counts of the images and of what is stored with them, or all of them."""
+    """Counts of the images and of the files stored with them, or lists of all."""
     app = the_app()
     if output == "train":
         return []
@@ -60,7 +60,7 @@ def add_image(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Put an image into the datastore, or a zip of DICOM series. Its id is its name without suffix, that of a series
-    its UID. An id that is taken is refused unless `overwrite` is true: then what is stored with the image goes too."""
+    its UID. An id that is taken is refused unless `overwrite` is true: then the files stored with the image go too."""
     app, info = the_app(), parsed("params", params)
     if image:
         check_name("image", image)
@@ -90,7 +90,7 @@ def _readable(path: Path) -> Path:
 
 @studies_routes.delete("/image", dependencies=_admin)
 def remove_image(id: str) -> dict[str, Any]:
-    """Remove an image and what is stored with it."""
+    """Remove an image and the files stored with it."""
     the_app().images.remove(id)
     return {}
 
@@ -130,7 +130,7 @@ def _answer(path: Path, background: BackgroundTask | None = None) -> FileRespons
 
 @studies_routes.get("/image/info", dependencies=_reader)
 def image_info(image: str) -> dict[str, Any]:
-    """What is known of an image: its kind, and for a stored result what made it."""
+    """The facts about an image: its kind, and for a stored result its origin."""
     images = the_app().images
     return images.info(images.image(image))
 
@@ -159,7 +159,7 @@ def save_label(
 
 @studies_routes.delete("/label", dependencies=_admin)
 def remove_label(id: str, tag: str) -> dict[str, Any]:
-    """Remove what is stored with an image under a tag."""
+    """Remove the file stored with an image under a tag."""
     the_app().images.drop(id, tag)
     return {}
 
@@ -181,11 +181,11 @@ def has_label(label: str, tag: str) -> Response:
 
 @studies_routes.get("/label", dependencies=_reader)
 def get_label(label: str, tag: str) -> FileResponse:
-    """What is stored with an image under a tag, such as the standard deviation under `std`."""
+    """The file stored with an image under a tag, such as the standard deviation under `std`."""
     return _answer(_stored(label, tag).path)
 
 
 @studies_routes.get("/label/info", dependencies=_reader)
 def label_info(label: str, tag: str) -> dict[str, Any]:
-    """What made what is stored with an image under a tag."""
+    """The origin of the file stored with an image under a tag."""
     return dict(_stored(label, tag).info)

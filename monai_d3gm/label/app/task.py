@@ -45,20 +45,20 @@ from monai_d3gm.networks.checkpoint import load_checkpoint
 __all__ = ["Request", "RestorationTask", "Result", "told"]
 
 _EMPTY = "inputs is empty"
-"""What a data set says of no inputs, after it has found its options good."""
+"""A data set's message about no inputs, after it has accepted its options."""
 
 _RESULT = re.compile(r"_(restored|std|interval|panel)(\.nii\.gz|\.png|\.tif|\.dcm)?$")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be restored, and how.
+    """A request: the input, and how to restore it.
 
     Attributes:
-        name: what the results are called by.
+        name: the first part of the results' names.
         units: the inputs.
         problems: by name, why other files that came with them are none.
-        parameters: what was asked for.
+        parameters: of the request.
         folder: an empty folder of the request's own; a job removes it.
     """
 
@@ -71,13 +71,13 @@ class Request:
 
 @dataclass
 class Result:
-    """What a restoration made.
+    """The result of a restoration.
 
     Attributes:
         name: what its files are called by.
         folder: where they are; it has room for archives.
         files: by output, the files or folders, by their names in an archive.
-        details: what the client is told.
+        details: for the client.
         wanted: the output that the request asked for.
     """
 
@@ -96,7 +96,7 @@ class Result:
         if output not in (*self.files, "all"):
             raise RequestError(
                 404 if output in OUTPUTS else 400,
-                f"output is {output[:80]!r}, which there is not here; there are: {', '.join((*self.files, 'all'))}.",
+                f"output is {output[:80]!r}, which was not made; accepted: {', '.join((*self.files, 'all'))}.",
             )
         every = {name: path for files in self.files.values() for name, path in files.items()}
         files = every | {"report.json": self.folder / "report.json"} if output == "all" else self.files[output]
@@ -227,7 +227,7 @@ class RestorationTask(InferTask):
         """Restore inputs.
 
         Args:
-            request: what is to be restored.
+            request: the request.
             report: called with the share that is done.
 
         Raises:

@@ -90,7 +90,7 @@ class Client:
             shutil.copyfileobj(reply, file)
 
     def cancel(self, name: str) -> None:
-        """Cancel a job, or remove what it made."""
+        """Cancel a job, or remove its results."""
         self._json("DELETE", "/jobs/" + name)
 
     def _json(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> Any:
@@ -121,7 +121,7 @@ class Restoration:
     Attributes:
         progress: the share that is done, 0 to 1.
         files: when it is done, the files of the results: "restored", and "std" and "interval" where there are.
-        warnings: what the server warns of.
+        warnings: of the server.
         error: why it failed; empty where it did not.
         name: what its results are called by.
         folder: where its files are.
@@ -177,7 +177,7 @@ class Restoration:
 
 
 class D3GMRestore(ScriptedLoadableModule):
-    """What Slicer shows of the module."""
+    """The module's description in Slicer."""
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
@@ -297,7 +297,7 @@ class D3GMRestoreWidget(ScriptedLoadableModuleWidget):
             self.restoration.cancel()
 
     def look(self) -> None:
-        """Show the progress, and load what is done."""
+        """Show the progress, and load the results that are done."""
         if self.restoration is None:
             self.timer.stop()
             return

@@ -85,7 +85,7 @@ class D3GMScheduler(Scheduler):
     Args:
         process: the forward process; ``D3GMProcess()`` when left out.
         num_train_timesteps: N.
-        prediction_type: what the network predicts: ``v_prediction`` (the unit-variance target above), ``sample`` (x_0),
+        prediction_type: the network's target: ``v_prediction`` (the unit-variance target above), ``sample`` (x_0),
             ``epsilon`` (eps) or ``score`` (-eps / c).
         sigma_data: sigma_d, the standard deviation of x_0 - mu over the training pairs, in image units.
         rho_range: the range of rho = ln(a / c) in which a network was trained; None while it is not known.

@@ -1,7 +1,7 @@
 """MONAI dictionary transforms of a slice: a dict with ``kspace``, ``mask``, ``mu``, ``image`` and so on.
 
-With ``seed``, what is random in a slice depends on ``(seed, slice["key"])`` alone, and a mask that the slices of a
-volume share on ``(seed, slice["source"])``; without, on MONAI's random state.
+With ``seed``, a slice's random numbers depend on ``(seed, slice["key"])`` alone. A mask that the slices of a volume
+share depends on ``(seed, slice["source"])``. Without a seed they come from MONAI's random state.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class NormalizeKspaced(InvertibleTransform, MapTransform):
     `inverse` multiplies them again.
 
     Args:
-        keys: what is measured in the image's units: k-space, images, ``noise_std``.
+        keys: of the values in the image's units: k-space, images, ``noise_std``.
         percentile: as in the array form.
 
     Example:

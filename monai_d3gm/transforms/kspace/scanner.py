@@ -124,7 +124,7 @@ def _add_shell(image: NDArray[np.float32], inside: NDArray[np.bool_], rng: np.ra
 def random_phase(
     magnitude: NDArray[np.float32], rng: np.random.Generator, smooth: float = np.pi, rough: float = 0.6
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw a phase: the smooth field of a receiver and a shim, and what the centre of k-space does not show.
+    """Draw a phase: the smooth field of a receiver and a shim, and parts that the centre of k-space does not show.
 
     Args:
         magnitude: (H, W), about 1 where it is bright.
@@ -263,7 +263,7 @@ def estimated_maps(kspace: torch.Tensor, centre: int, rng: np.random.Generator) 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What a scanner measured, and the truth.
+    """A scanner's measurement, and the truth.
 
     Attributes:
         kspace: complex64 (H, W), or (coils, H, W).

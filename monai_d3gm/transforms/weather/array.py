@@ -119,7 +119,7 @@ class DarkChannelPrior(Transform):
         omega: share of the haze that is removed, above 0 and up to 1.
         lowest_transmission: bound on the transmission, above 0 and up to 1.
         exposure: the expected mean of a photograph, above 0 and up to 1; the estimate's mean is moved halfway to it.
-        None leaves it unchanged.
+            None leaves it unchanged.
 
     Raises:
         ValueError: an argument is out of range.

@@ -143,7 +143,7 @@ def add_haze(image: Image, haze: Haze, depth: Image) -> Image:
 
     Args:
         image: J.
-        haze: what is added.
+        haze: the haze to add.
         depth: (H, W) from 0 to 1.
 
     Example:
@@ -164,7 +164,7 @@ def streaks(shape: tuple[int, int], layer: RainLayer, rng: np.random.Generator) 
 
     Args:
         shape: height and width.
-        layer: what is drawn.
+        layer: the layer to draw.
         rng: source of randomness.
 
     Returns:
@@ -204,7 +204,7 @@ def add_rain(image: Image, rain: Rain, rng: np.random.Generator) -> Image:
 
     Args:
         image: the photograph.
-        rain: what is added.
+        rain: the rain to add.
         rng: source of the streaks' places and of the depth.
 
     Example:

@@ -1,4 +1,4 @@
-"""What the objects derived from a series have in common: identity, geometry, references, equipment.
+"""The common parts of objects derived from a series: identity, geometry, references, equipment.
 
 Nothing is taken from the clock: dates and times are those of the source.
 """
@@ -50,7 +50,7 @@ class Reference:
 
 
 def output_grid(data: NDArray[np.floating], affine: NDArray[np.floating], volume: DicomVolume) -> Grid:
-    """Check what is to be written and return where its slices lie.
+    """Check the volume to write and return the places of its slices.
 
     Where number and step of the slices are those of the source, each lies exactly where its source lies, also in an
     unevenly spaced series. Else the thickness changes as the step does.
@@ -169,7 +169,7 @@ def header_of(index: int, volume: DicomVolume) -> FrameHeader:
 
 
 def object_uid(volume: DicomVolume, provenance: Mapping[str, str], what: str) -> UID:
-    """Return the UID of what was made from ``volume``: a function of its instances, of provenance and of ``what``."""
+    """Return the UID of an object made from ``volume``: a function of its instances, provenance and ``what``."""
     instances = {p: d.get("SOPInstanceUID", "") for p, d in zip(volume.source.files, volume.datasets, strict=True)}
     frames = [f"{instances[frame.path]}:{frame.number}" for frame in volume.source.frames]
     return derived_uid(*frames, json.dumps(dict(provenance), sort_keys=True), __version__, what)
@@ -226,7 +226,7 @@ def contributing_equipment(source: FrameHeader, provenance: Mapping[str, str]) -
 
 
 def derivation(provenance: Mapping[str, str]) -> str:
-    """Return what was done, for elements of 1024 characters; a longer text ends in the SHA-256 of the whole."""
+    """Describe the processing in at most 1024 characters; a longer text ends in the SHA-256 of the whole."""
     details = json.dumps(dict(provenance), sort_keys=True)
     text = f"Restored by {MODEL_NAME} {__version__}, {RESEARCH_USE_ONLY}: {details}"
     if len(text) <= _SHORT_TEXT:

@@ -71,7 +71,7 @@ def is_even(planes: Sequence[Plane]) -> bool:
 
 
 def stack_affine(planes: Sequence[Plane], single_spacing: float) -> tuple[NDArray[np.float64], list[str]]:
-    """Return the RAS+ affine of a sorted stack of parallel slices, and what is odd about the stack.
+    """Return the RAS+ affine of a sorted stack of parallel slices, and warnings about the stack.
 
     The slice axis goes from the first slice to the last in equal steps, so that both lie where they are; a tilted
     gantry makes it oblique to the slices.
@@ -110,7 +110,7 @@ def stack_affine(planes: Sequence[Plane], single_spacing: float) -> tuple[NDArra
 
 
 def _uneven(along: NDArray[np.float64]) -> list[str]:
-    """What is odd about the slices' distances along the normal."""
+    """Warnings about the slices' distances along the normal."""
     gaps = np.diff(along)
     if np.abs(gaps / np.median(gaps) - 1).max() <= _EVEN:
         return []

@@ -134,7 +134,7 @@ def _interleaved(first: Sequence[Sequence[Slice]], other: Sequence[Sequence[Slic
 
 
 def _differences(groups: Sequence[Sequence[Slice]]) -> str:
-    """What tells groups apart, with the values of numbers."""
+    """The attributes that tell groups apart, with the values of numbers."""
     found = []
     for name, values in (
         ("SeriesNumber", {group[0].number for group in groups}),

@@ -1,4 +1,4 @@
-"""Headers of DICOM files: what is an MR image, and what holds for one frame of it.
+"""Headers of DICOM files: which are MR images, and the attributes of one frame.
 
 Nothing here reads pixels. Functional groups of multi-frame files (PS3.3 C.7.6.16) and the attributes of single-frame
 files are read through one face, `FrameHeader`.
@@ -44,7 +44,7 @@ class DicomError(ValueError):
 
     Args:
         subject: the file or the series.
-        reason: why it cannot be used, and what is accepted.
+        reason: why it cannot be used, and which values are accepted.
 
     Example:
         >>> str(DicomError("a.dcm", "CT Image Storage; accepted: MR images."))
@@ -101,7 +101,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
             return False
         dataset = pydicom.dcmread(path, force=True, specific_tags=["SOPClassUID"], stop_before_pixels=True)
         return "SOPClassUID" in dataset or bool(dataset.file_meta)
-    except Exception:  # pydicom raises many kinds for what is no DICOM
+    except Exception:  # pydicom raises many kinds of errors for files that are no DICOM
         return False
 
 

@@ -63,8 +63,8 @@ def write_parametric_map(
         std: (X, Y, Z), finite.
         affine: (4, 4), from (column, row, slice) to RAS+ in mm.
         volume: the source.
-        provenance: what the map was made with: bundle, version, SHA-256 of the weights, parameters; only text.
-        label: what the values are, for the descriptions.
+        provenance: how the map was made: bundle, version, SHA-256 of the weights, parameters; only text.
+        label: name of the values in the descriptions.
         overwrite: replace the file where it exists.
 
     Raises:
@@ -194,7 +194,7 @@ def _source_images(volume: DicomVolume) -> list[Dataset]:
 
 
 def _equipment(dataset: Dataset) -> list[Dataset]:
-    """What highdicom says of itself; 0.22 says nothing."""
+    """highdicom's own name and version; 0.22 states none."""
     return list(dataset.get("ContributingEquipmentSequence", []))
 
 

@@ -38,7 +38,7 @@ class DicomVolume:
         acquired_fraction: share of the band acquired along axes 0 and 1; (1.0, 1.0) where the header does not say.
         source: the series.
         datasets: headers of the files, without pixels, in the order of ``source.files``.
-        warnings: what is odd about it.
+        warnings: oddities of the series.
     """
 
     data: NDArray[np.float32] = field(repr=False)

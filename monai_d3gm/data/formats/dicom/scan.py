@@ -1,6 +1,6 @@
 """Writing a reconstruction of raw data as a series of MR images (MR Image Storage, PS3.3 A.4).
 
-There are no images to refer to: patient, study, place and acquisition are what the raw data's header says.
+There are no images to refer to: patient, study, place and acquisition come from the raw data's header.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def check_scan(name: str | os.PathLike[str], identity: Mapping[str, Any]) -> Non
 
     Args:
         name: of the raw data, for messages.
-        identity: what the header says, by DICOM keyword.
+        identity: values of the header, by DICOM keyword.
 
     Raises:
-        DicomError: naming what is missing.
+        DicomError: a value is missing; the message names it.
 
     Example:
         >>> check_scan("a.h5", {"StudyInstanceUID": "1.2", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
@@ -94,8 +94,8 @@ def write_scan(
         folder: is made; its parent exists.
         data: (X, Y, Z), finite: column, row, slice.
         affine: (4, 4), from (column, row, slice) to RAS+ in mm.
-        identity: what the raw data's header says, by DICOM keyword.
-        provenance: what the images were made with; only text.
+        identity: values of the raw data's header, by DICOM keyword.
+        provenance: how the images were made; only text.
         overwrite: replace a folder that holds nothing but such files.
 
     Returns:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nibabel.nicom.dicomwrappers import MosaicWrapper
 
 _COPIES = 3
-"""Arrays of float32 that a volume takes: the frames, the volume, and what is made of it."""
+"""Arrays of float32 that a volume takes: its frames, itself, and its results."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Refusal:
     Attributes:
         path: the file.
         reason: why.
-        is_input: False for what is sound and no MR image, such as a segmentation, another modality or a report.
+        is_input: False for a sound file that is no MR image: a segmentation, another modality, a report.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class DicomSeries:
         acquired_fraction: share of the band acquired along a row and along a column (`acquired_fraction`).
         frames: the slices, sorted along their normal; for a mosaic the one image.
         affine: (4, 4), from (column, row, slice) to RAS+ in mm.
-        warnings: what is odd about it.
+        warnings: oddities of the volume.
     """
 
     name: str
@@ -112,7 +112,7 @@ def find_series(
         recursive: also look into the folders of the folder; hidden ones are passed over.
 
     Returns:
-        The series, by number, and what is refused.
+        The series, by number, and the refused files.
 
     Raises:
         DicomError: there is no such file or folder.
@@ -199,7 +199,7 @@ def _volumes(group: list[Slice], firsts: Iterable[Slice], remarks: Sequence[str]
 
 
 def _describe(volume: list[Slice], name: str, echo: int, notes: Sequence[str]) -> DicomSeries:
-    """Sort a volume by geometry and collect what is odd about it."""
+    """Sort a volume by geometry and collect its oddities."""
     along = distances([s.frame.plane for s in volume])
     volume = [volume[i] for i in np.argsort(along)]
     header, frames = volume[0].header, tuple(s.frame for s in volume)

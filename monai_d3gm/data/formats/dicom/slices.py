@@ -132,7 +132,7 @@ def _slice(path: Path, header: FrameHeader, number: int, kind: Any) -> Slice:
 
 
 def _component(header: FrameHeader) -> str:
-    """magnitude, phase, real or imaginary: PS3.3 C.8.13.3.1.1, else what the vendors write into ImageType."""
+    """magnitude, phase, real or imaginary: PS3.3 C.8.13.3.1.1, else the vendors' values of ImageType."""
     stated = str(header.get("ComplexImageComponent", ""))
     if stated in _COMPONENTS:
         return _COMPONENTS[stated]

@@ -1,4 +1,4 @@
-"""UIDs that are functions of what an object was made from."""
+"""UIDs that are functions of the sources of an object."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from monai_d3gm.files import one_line
 __all__ = ["SCHEME", "DicomWeb", "DicomWebError", "WebSeries", "parse_address"]
 
 SCHEME = "dicomweb+"
-"""What an address of a query begins with, before ``http://`` or ``https://``."""
+"""The prefix of a query's address, before ``http://`` or ``https://``."""
 
 _TIMEOUTS = (10.0, 300.0)
 """Seconds for a connection, and without a byte of an answer."""
@@ -60,7 +60,7 @@ _SELECTING = ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "AccessionNu
 
 
 class DicomWebError(ValueError):
-    """A DICOMweb server cannot be reached, or refused what it was asked for."""
+    """A DICOMweb server cannot be reached, or refused a request."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class DicomWeb:
         Args:
             series: what `find` found.
             folder: an empty folder.
-            report: called after each; what it raises ends the retrieval.
+            report: called after each; an exception of it ends the retrieval.
 
         Raises:
             DicomWebError: the server cannot be reached, or the series has more bytes than a series may have.
@@ -202,7 +202,7 @@ class DicomWeb:
 
     @contextmanager
     def _asked(self, what: str) -> Iterator[None]:
-        """Turn what the client raises into an error that names the server and what it was asked for."""
+        """Turn the client's exceptions into an error that names the server and the request."""
         try:
             yield
         except DicomWebError:

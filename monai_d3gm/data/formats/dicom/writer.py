@@ -139,8 +139,8 @@ def write_series(
         data: (X, Y, Z), finite.
         affine: (4, 4), from (column, row, slice) to RAS+ in mm.
         volume: the source.
-        provenance: what the images were made with: bundle, version, SHA-256 of the weights, parameters; only text.
-        suffix: what was done, for the description and the names of the files.
+        provenance: how the images were made: bundle, version, SHA-256 of the weights, parameters; only text.
+        suffix: name of the processing in the description and in the names of the files.
         overwrite: replace a folder that holds nothing but such files.
 
     Returns:
