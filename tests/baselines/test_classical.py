@@ -144,6 +144,16 @@ def test_a_mask_says_that_a_zero_was_measured(phantom: torch.Tensor, mask: torch
     assert torch.equal(l1_wavelet(kspace, mask=part), l1_wavelet(kspace * part))
 
 
+def test_the_weights_are_for_images_whose_percentile_is_one(phantom: torch.Tensor, mask: torch.Tensor) -> None:
+    """The scale is NumPy's 99.5th percentile of the zero-filled magnitude, which `start` is divided by."""
+    kspace = measure(phantom, mask)
+    problem = as_problem(kspace)
+    magnitude = inverse(kspace).abs().numpy()
+    assert problem.scale == pytest.approx(np.percentile(magnitude, 99.5), rel=1e-5)
+    assert float(np.percentile(magnitude, 99)) < 0.999 * problem.scale < 0.999 * float(magnitude.max())
+    np.testing.assert_allclose(problem.start.abs().numpy() * problem.scale, magnitude, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e5])
 def test_result_follows_the_unit_of_the_kspace(phantom: torch.Tensor, mask: torch.Tensor, scale: float) -> None:
     kspace = measure(phantom, mask, 0.01)

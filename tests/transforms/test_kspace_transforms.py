@@ -177,6 +177,18 @@ def test_noise_has_the_stated_level_in_kspace_and_image() -> None:
             assert float(part.std()) == pytest.approx(noise_std, rel=0.03)  # 16384 values: standard error 0.6 %
 
 
+@pytest.mark.parametrize(("spikes", "top"), [(8, 1.0), (12, 100.0)])
+def test_the_foreground_of_the_snr_is_above_a_tenth_of_a_percentile(spikes: int, top: float) -> None:
+    """Of 2000 pixels the 99.5th percentile is that of order 1990: the spikes count from eleven on."""
+    values = np.full(2000, 1.0)
+    values[:spikes] = 100.0
+    values[spikes : spikes + 4] = 0.101 * top, 0.101 * top, 0.099 * top, 0.099 * top
+    foreground = values[values > 0.1 * top]
+    assert functional.foreground_mean(values.reshape(40, 50)) == pytest.approx(foreground.mean())
+    *_, noise_std, _ = functional.simulate_kspace(values.reshape(40, 50), np.random.default_rng(0), snr=20.0)
+    assert noise_std == pytest.approx(foreground.mean() / 20)
+
+
 def test_the_phase_is_smooth_and_within_its_amplitude() -> None:
     for seed in range(20):
         phase = functional.smooth_phase((96, 64), np.random.default_rng(seed), 2.0)

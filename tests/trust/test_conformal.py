@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from discs import disc
 
+from monai_d3gm.metrics import foreground_mask
 from monai_d3gm.trust.conformal import (
     S0_LEVELS,
     Interval,
@@ -118,6 +119,18 @@ def test_leaving_a_subject_out_repeats_the_fit_without_it() -> None:
     subjects = {"a": pixels(np.full(10, 1.0), 1.0), "b": pixels(np.full(10, 1.0), 1.0), "far": pixels([9.0], 1.0)}
     assert leave_one_out(subjects, 0.5) == {"a": 1.0, "b": 1.0, "far": 0.0}
     assert leave_one_out({"a": subjects["a"]}, 0.5) == {}
+
+
+@pytest.mark.parametrize(("share", "scale"), [(0.004, 1.0), (0.006, 1.5)])
+def test_the_scale_is_the_percentile_of_the_foreground(share: float, scale: float) -> None:
+    """Spikes of 1.5 on an object of 1: the 99.5th percentile inside is theirs if more than 0.5 % of the pixels are."""
+    image = np.zeros((1, 96, 96))
+    image[0, 16:80, 16:80] = 1.0
+    inside = np.flatnonzero(foreground_mask(image))
+    spikes = inside[:: len(inside) // round(share * len(inside))][: round(share * len(inside))]
+    image.ravel()[spikes] = 1.5
+    assert np.array_equal(np.flatnonzero(foreground_mask(image)), inside)  # the median of the mask does not see them
+    assert volume_scale(image) == scale
 
 
 def test_pixels_are_those_of_the_foreground_in_units_of_the_scale() -> None:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from small_bundle import BUNDLE
 
 from monai_d3gm.data import bundled_epi_path, read_magnitude
+from monai_d3gm.metrics import foreground_mask
 from monai_d3gm.transforms.kspace.functional import crop_to_acquired_band
 from monai_d3gm.trust import TrainingStatistics, TrainingStatisticsError, range_warnings
 from monai_d3gm.trust.training_statistics import (
@@ -55,6 +56,22 @@ def test_statistics_of_a_square_are_those_of_its_two_levels() -> None:
     assert "snr" not in statistics  # no noise at all
     small = volume_statistics(image[:, 8:56:2, 10:70:2], (2.0, 0.5, 4.0))
     assert "spectral_slope" not in small
+
+
+def test_levels_are_relative_to_the_percentile_of_the_foreground() -> None:
+    """Spikes of twice the object's level are 0.4 or 0.6 % of its pixels: below and above the 99.5th percentile."""
+    for share, peak in ((0.004, 1.0), (0.006, 2.0)):
+        image = np.full((1, 96, 96), 0.01)
+        image[0, 16:80, 16:80] = 1.0
+        image[0, 40:50, 40:50] = 0.3  # with two levels alone Otsu's threshold is the lower one
+        inside = np.flatnonzero(foreground_mask(image))
+        count = round(share * len(inside))
+        image.ravel()[inside[:: len(inside) // count][:count]] = 2.0
+        values = image.ravel()[inside]
+        statistics = volume_statistics(image, SPACING)
+        assert statistics["foreground_mean"] == pytest.approx(values.mean() / peak)
+        assert statistics["foreground_variation"] == pytest.approx(values.std() / values.mean())
+        assert statistics["background_level"] == pytest.approx(0.01 / peak)
 
 
 def test_statistics_do_not_depend_on_the_unit(volumes: dict[str, dict[str, float]]) -> None:
