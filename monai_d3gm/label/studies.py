@@ -11,11 +11,8 @@ is written whole, before its file is put in place.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,24 +24,15 @@ from monai_d3gm.data.formats.base import stem_of
 from monai_d3gm.data.formats.registry import format_of
 from monai_d3gm.data.formats.volumes import Problem
 from monai_d3gm.data.restoration.units import InputUnit, find_units
-from monai_d3gm.files import atomic_path
 from monai_d3gm.label.errors import RequestError
+from monai_d3gm.label.records import LABELS, Records, Thing, fingerprint
 
-__all__ = ["Folder", "Image", "Stored", "check_name", "fingerprint"]
+__all__ = ["Folder", "Image", "Stored", "check_name"]
 
 logger = logging.getLogger(__name__)
 
-_LABELS = "labels"
-"""The folder of the files stored with images, a folder for each tag; no images are searched in it."""
-
-_OWN = ".d3gm"
-"""The folder of records, and of files that are not in their places yet."""
-
 _LONGEST = 200
 """Bytes of an id or a tag."""
-
-Content = Path | Mapping[str, Path]
-"""A file, or the files of a folder by their names."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +96,6 @@ def check_name(argument: str, name: str, *, slashes: bool = False) -> str:
     return name
 
 
-def fingerprint(files: Sequence[Path], digest: Callable[[Path], str] | None = None) -> str:
-    """The SHA-256 of a file, or that of the sorted SHA-256 of several.
-
-    Args:
-        files: the files.
-        digest: gives the SHA-256 of one.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
-    digests = sorted((digest or _sha256)(file) for file in files)
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
 class Folder:
     """A folder of studies, for several requests at once.
 
@@ -142,7 +116,7 @@ class Folder:
         self._guard = threading.RLock()
         self._images: dict[str, Image] = {}
         self._seen: Any = None
-        self._hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._records = Records(root, read_only)
         if not read_only:
             self._clean()
 
@@ -197,7 +171,7 @@ class Folder:
         """
         try:
             with self._guard:
-                return fingerprint(image.unit.files, self._hash)
+                return fingerprint(image.unit.files, self._records.hash)
         except OSError as error:
             raise RequestError(409, f"image {image.id!r} was removed meanwhile.") from error
 
@@ -227,10 +201,10 @@ class Folder:
             self.check_new(name, replace=replace)
             earlier = self.images().get(name)
             target = self.root / f"{name}{suffix}"
-            self._store([(target, content, self._record(name), {"image": name, "info": dict(info)})])
+            self._records.store([(target, content, self._records.place(name), {"image": name, "info": dict(info)})])
             if earlier is not None:
-                for tag in self._tags(name):
-                    self._drop(self._record(name, tag))
+                for tag in self._records.tags(name):
+                    self._records.drop(self._records.place(name, tag))
                 for path in set(earlier.unit.files) - {target}:
                     path.unlink(missing_ok=True)
         return name
@@ -257,7 +231,7 @@ class Folder:
             if (self.root / name).exists():
                 raise RequestError(409, f"{name!r} is in the datastore; remove it, or rename the archive.")
             files = {path.relative_to(folder).as_posix(): path for unit in units for path in unit.files}
-            self._store([(self.root / name, files, None, {})])
+            self._records.store([(self.root / name, files, None, {})])
         return sorted(names)
 
     def check_new(self, name: str, *, replace: bool = False) -> None:
@@ -279,15 +253,15 @@ class Folder:
         with self._guard:
             self._check_writable()
             image = self.image(name)
-            for tag in self._tags(name):
-                self._drop(self._record(name, tag))
+            for tag in self._records.tags(name):
+                self._records.drop(self._records.place(name, tag))
             for path in image.unit.files:
                 path.unlink(missing_ok=True)
-            self._record(name).unlink(missing_ok=True)
+            self._records.place(name).unlink(missing_ok=True)
 
     def info(self, image: Image) -> dict[str, Any]:
         """The facts about an image: its kind and files, and those recorded."""
-        record = self._read(self._record(image.id))
+        record = self._records.read(self._records.place(image.id))
         valid = record.get("sha256") == self.fingerprint(image) if "sha256" in record else True
         known = {"kind": image.unit.kind, "name": image.unit.files[0].name, "files": len(image.unit.files)}
         return {**image.about, **known, **(record.get("info", {}) if valid else {})}
@@ -301,10 +275,10 @@ class Folder:
         with self._guard:
             self._check_writable()
             image = self.image(name)
-            place, now = self._record(name), self.fingerprint(image)
-            record = self._read(place)
+            place, now = self._records.place(name), self.fingerprint(image)
+            record = self._records.read(place)
             known = record.get("info", {}) if record.get("sha256") == now else {}
-            self._write(place, {"sha256": now, "image": name, "info": {**known, **info}})
+            self._records.write(place, {"sha256": now, "image": name, "info": {**known, **info}})
 
     # files stored with images
 
@@ -314,7 +288,7 @@ class Folder:
         Raises:
             RequestError: 409, a file of the image is gone.
         """
-        found = {tag: self._valid(image, tag) for tag in self._tags(image.id)}
+        found = {tag: self._valid(image, tag) for tag in self._records.tags(image.id)}
         return {tag: stored for tag, stored in found.items() if stored is not None}
 
     def save(
@@ -345,8 +319,8 @@ class Folder:
             image = self.image(name)
             things = [self._label(image, tag, content, info, of) for tag, content in contents.items()]
             for tag in set(instead_of) - set(contents):
-                self._drop(self._record(name, tag))
-            self._store(things)
+                self._records.drop(self._records.place(name, tag))
+            self._records.store(things)
 
     def store_restored(
         self, name: str, content: Path, maps: Mapping[str, Path], info: Mapping[str, Any]
@@ -372,7 +346,7 @@ class Folder:
             else:
                 self.add(name, content, info)
             image = self.image(name)
-            self._store([self._label(image, tag, path, info, None) for tag, path in maps.items()])
+            self._records.store([self._label(image, tag, path, info, None) for tag, path in maps.items()])
         return {"image": name, "tags": sorted(maps)}
 
     def drop(self, name: str, tag: str) -> None:
@@ -385,7 +359,7 @@ class Folder:
             self._check_writable()
             if tag not in self.stored(self.image(name)):
                 raise RequestError(404, f"nothing is stored with image {name!r} under the tag {tag[:80]!r}.")
-            self._drop(self._record(name, tag))
+            self._records.drop(self._records.place(name, tag))
 
     # files
 
@@ -393,7 +367,7 @@ class Folder:
         """The folders, each with the names, sizes and times of its files."""
         for folder, folders, names in os.walk(self.root):
             here = Path(folder)
-            folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n) != self.root / _LABELS)
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n) != self.root / LABELS)
             files = []
             for name in sorted(names):
                 try:
@@ -404,7 +378,7 @@ class Folder:
             yield folder, tuple(files)
 
     def _find(self) -> tuple[dict[str, Image], list[Problem]]:
-        units, problems = find_units(self.root, self.kinds, leave_out=self.root / _LABELS)
+        units, problems = find_units(self.root, self.kinds, leave_out=self.root / LABELS)
         images: dict[str, Image] = {}
         for unit in units:
             try:
@@ -419,73 +393,29 @@ class Folder:
                 problems += [Problem(path, reason, unit.kind) for path in unit.files]
         return images, sorted(problems, key=lambda problem: problem.path)
 
-    def _hash(self, path: Path) -> str:
-        status = path.stat()
-        state = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-        if self._hashes.get(path, ((),))[0] != state:
-            self._hashes[path] = (state, _sha256(path))
-        return self._hashes[path][1]
-
-    def _label(
-        self, image: Image, tag: str, content: Path, info: Mapping[str, Any], of: str | None
-    ) -> tuple[Path, Content, Path | None, dict[str, Any]]:
-        """The arguments of `_store` for a file of an image."""
+    def _label(self, image: Image, tag: str, content: Path, info: Mapping[str, Any], of: str | None) -> Thing:
+        """A file to store with an image."""
         now = self.fingerprint(image)
         if of is not None and of != now:
             raise RequestError(409, f"image {image.id!r} was replaced meanwhile.")
         suffix = content.name[len(stem_of(content)) :] or content.suffix
-        target = self.root / _LABELS / tag / f"{image.id}{suffix}"
-        earlier = self._read(self._record(image.id, tag)).get("file")
+        target = self.root / LABELS / tag / f"{image.id}{suffix}"
+        earlier = self._records.read(self._records.place(image.id, tag)).get("file")
         if earlier is not None and earlier != target.relative_to(self.root).as_posix():
-            self._drop(self._record(image.id, tag))
+            self._records.drop(self._records.place(image.id, tag))
         about = {"image": image.id, "of": now, "info": dict(info)}
-        return target, content, self._record(image.id, tag), about
-
-    def _store(self, things: Sequence[tuple[Path, Content, Path | None, dict[str, Any]]]) -> None:
-        """Put things in their places: first all are copied beside, then recorded, then moved."""
-        staging = self.root / _OWN / "staging" / secrets.token_hex(8)
-        staging.mkdir(parents=True)
-        try:
-            for number, (target, content, record, about) in enumerate(things):
-                staged = staging / str(number)
-                files = [staged]
-                if isinstance(content, Path):
-                    _copy(content, staged)
-                else:
-                    files = [staged / name for name in content]
-                    for name, file in content.items():
-                        (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                        _copy(file, staged / name)
-                if record is not None:
-                    name = target.relative_to(self.root).as_posix()
-                    self._write(record, {"file": name, "sha256": fingerprint(files), **about})
-            for number, (target, *_) in enumerate(things):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(staging / str(number), target)
-        except OSError as error:
-            raise RequestError(507, f"nothing was stored: {error.strerror or error}.") from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def _record(self, name: str, tag: str | None = None) -> Path:
-        """The record of an image, or of a file stored with it."""
-        key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        return self.root / _OWN / ("images" if tag is None else f"labels/{tag}") / f"{key}.json"
-
-    def _tags(self, name: str) -> list[str]:
-        places = sorted((self.root / _OWN / "labels").glob("*/"))
-        return [place.name for place in places if self._record(name, place.name).exists()]
+        return target, content, self._records.place(image.id, tag), about
 
     def _valid(self, image: Image, tag: str) -> Stored | None:
         """The file stored with an image. One that differs from its record, or of another image, is removed: None."""
         with self._guard:
-            place = self._record(image.id, tag)
-            record = self._read(place)
+            place = self._records.place(image.id, tag)
+            record = self._records.read(place)
             path = self.root / str(record.get("file", ""))
             reason = ""
             if not path.is_file():
                 reason = "is missing"
-            elif record.get("sha256") != self._hash(path):
+            elif record.get("sha256") != self._records.hash(path):
                 reason = "is not the one that was recorded"
             elif record.get("of") != self.fingerprint(image):
                 reason = f"was made of another image {image.id}"
@@ -493,51 +423,24 @@ class Folder:
                 return Stored(path, record.get("info", {}))
             logger.warning("%s %s; it is not served.", record.get("file", place.name), reason)
             if not self.read_only:
-                self._drop(place)
+                self._records.drop(place)
             return None
-
-    def _drop(self, record: Path) -> None:
-        """Remove a file stored with an image, and then its record."""
-        file = self._read(record).get("file")
-        if isinstance(file, str) and file.startswith(f"{_LABELS}/") and ".." not in file:
-            (self.root / file).unlink(missing_ok=True)
-        record.unlink(missing_ok=True)
-
-    def _read(self, place: Path) -> dict[str, Any]:
-        """A record; empty where there is none, or where it is damaged, which is said and mended."""
-        try:
-            record = json.loads(place.read_text(encoding="utf-8"))
-            if isinstance(record, dict) and isinstance(record.get("info", {}), dict):
-                return record
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, RecursionError):
-            pass
-        logger.warning("%s is damaged; its content is lost, and its file is not served.", place)
-        if not self.read_only:
-            place.unlink(missing_ok=True)
-        return {}
-
-    def _write(self, place: Path, record: Mapping[str, Any]) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(place) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
 
     def _clean(self) -> None:
         """Remove the files of a killed server, and files whose image is gone."""
-        shutil.rmtree(self.root / _OWN / "staging", ignore_errors=True)
-        for place in sorted((self.root / _OWN).rglob(".*")):  # records that were being written
-            place.unlink(missing_ok=True)
+        self._records.clean()
         images = self.images()
-        for place in sorted((self.root / _OWN / "labels").glob("*/*.json")):
-            name = self._read(place).get("image")
+        for place in self._records.of_labels():
+            name = self._records.read(place).get("image")
             if name in images:
                 self._valid(images[str(name)], place.parent.name)
             else:
-                logger.warning("%s belongs to no image; it is removed.", self._read(place).get("file", place.name))
-                self._drop(place)
-        for place in sorted((self.root / _OWN / "images").glob("*.json")):
-            if self._read(place).get("image") not in images:
+                logger.warning(
+                    "%s belongs to no image; it is removed.", self._records.read(place).get("file", place.name)
+                )
+                self._records.drop(place)
+        for place in self._records.of_images():
+            if self._records.read(place).get("image") not in images:
                 place.unlink(missing_ok=True)
 
     def _check_writable(self) -> None:
@@ -553,18 +456,3 @@ def _series_id(unit: InputUnit) -> tuple[str, dict[str, Any]]:
     keywords = ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "StudyDate", "Modality", "SeriesDescription")
     about = {keyword: str(header.get(keyword, "")) for keyword in keywords}
     return about["SeriesInstanceUID"] or unit.relative.as_posix(), about
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, and see it on the disk."""
-    shutil.copyfile(source, target)
-    with target.open("rb+") as written:
-        os.fsync(written.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

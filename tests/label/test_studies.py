@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from small_bundle import magnitude, write_nifti
 
 from monai_d3gm.label.errors import RequestError
-from monai_d3gm.label.studies import Folder, Stored, check_name, fingerprint
+from monai_d3gm.label.records import fingerprint
+from monai_d3gm.label.studies import Folder, Stored, check_name
 
 KINDS = ("nifti", "dicom", "image", "fastmri")
 

@@ -27,7 +27,8 @@ from monai_d3gm.label.cost import physical_memory
 from monai_d3gm.label.errors import RequestError
 from monai_d3gm.label.jobs import Job, Jobs
 from monai_d3gm.label.pacs import Pacs
-from monai_d3gm.label.studies import Folder, Image, fingerprint
+from monai_d3gm.label.records import fingerprint
+from monai_d3gm.label.studies import Folder, Image
 
 __all__ = ["DEFAULTS", "RestorationApp"]
 
