@@ -214,8 +214,8 @@ def test_the_server_serves_a_pacs_and_stores_what_it_restored(served: Server, fi
     assert set(series) == {5} and len(maps) == 1 and source_of(series[5]) == stored
     assert_at_the_same_place(tmp_path / "source" / "5", series[5], tmp_path / "nifti")
     for name, options, status in (
-        ("absent", {"image": "1.2.3"}, 404),
-        ("nifti", {"image": uid, "parameters": {"store": True, "format": "nifti"}}, 400),
+        ("absent.zip", {"image": "1.2.3"}, 404),
+        ("refused.nii.gz", {"image": uid, "parameters": {"store": True, "format": "nifti"}}, 400),
     ):
         with pytest.raises(client.ServerError) as refused:
             served.restore("own_bundle", tmp_path / name, **options)

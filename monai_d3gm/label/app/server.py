@@ -25,6 +25,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 
 from monai_d3gm.bundle import BundleError
+from monai_d3gm.data.formats.dicom.web import DicomWebError
 from monai_d3gm.label.app.auth import current_user
 from monai_d3gm.label.app.infer import infer_routes, job_routes
 from monai_d3gm.label.app.limits import UploadLimit
@@ -94,8 +95,8 @@ def start(studies: str, conf: Mapping[str, str], host: str, port: int) -> None:
         port: its port.
 
     Raises:
-        BundleError: the address cannot be used, a setting is wrong, or a bundle cannot be served.
-        DicomWebError: the DICOMweb server does not answer.
+        BundleError: the address cannot be used, a setting is wrong, a bundle cannot be served, or the DICOMweb server
+            does not answer.
     """
     _check_address(host, port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -108,7 +109,10 @@ def start(studies: str, conf: Mapping[str, str], host: str, port: int) -> None:
     settings.MONAI_LABEL_SERVER_PORT = port
     settings.MONAI_LABEL_SESSIONS = False
     with scratch_folder():
-        app = app_instance()
+        try:
+            app = app_instance()
+        except DicomWebError as error:
+            raise BundleError(str(error)) from error
         UploadLimit.most_bytes = app.most_bytes
         logger.info("serving %s; studies: %s", ", ".join(app.info()["models"]), studies)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends, and raises the signal again
