@@ -55,7 +55,7 @@ def downsampling_consistency(
         low_resolution = remove_rician_bias(low_resolution, noise_std)
     return DownsamplingConsistency(
         low_resolution.to(device),
-        tuple(batch["factor"][0]),
+        tuple(int(factor) for factor in batch["factor"][0]),
         kernel=None if kernel is None else kernel[0].to(device),
         noise_std=noise_std,
         prior_std="residual",

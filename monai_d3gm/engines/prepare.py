@@ -155,7 +155,7 @@ class MeanPathPrepareBatch(D3GMPrepareBatch):
         scheduler: gives the process and the target.
         network: the network that is trained.
         sampler: of temperature 0; the mean path.
-        measurement: makes the correction of the path from the batch and the device.
+        measurement: makes the correction of the path from the batch and the device, or None for a batch without one.
         share_on_path: share of the batch on the path, from 0 to 1, rounded to images.
         options: further arguments of :class:`D3GMPrepareBatch`.
 
@@ -206,10 +206,9 @@ class MeanPathPrepareBatch(D3GMPrepareBatch):
         """The state at the last of ``times``."""
         if len(times) == 1:
             return mu
-        correct = None
-        if self.measurement is not None:
-            correct = self.measurement(batchdata, mu.device).select(range(len(mu)))
-            correct = correct.with_prior_std(self.scheduler.prior_std)
+        correct = None if self.measurement is None else self.measurement(batchdata, mu.device)
+        if correct is not None:
+            correct = correct.select(range(len(mu))).with_prior_std(self.scheduler.prior_std)
         training = self.network.training
         self.network.eval()
         denoiser = self.scheduler.denoiser(self.network)

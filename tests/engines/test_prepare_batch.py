@@ -215,6 +215,18 @@ def test_the_first_images_are_on_the_mean_path(seed: int) -> None:
     torch.testing.assert_close(scheduler.to_x0(target, state, data["mu"], scheduler.time_of(drawn["timesteps"])), x0)
 
 
+def test_a_batch_without_a_measurement_goes_uncorrected() -> None:
+    """As with no measurement at all; the hard projection of another run shows that a correction would be seen."""
+    scheduler, data = D3GMScheduler(), batch()
+    network = Constant(torch.full((3, 2, 12, 10), 0.3, dtype=torch.float64))
+    without, none, some = (
+        MeanPathPrepareBatch(scheduler, network, PATH, measurement, share_on_path=1.0, seed=1)(data)[1]
+        for measurement in (None, lambda batch, device: None, kspace_consistency)
+    )
+    torch.testing.assert_close(without, none, rtol=0, atol=0)
+    assert not torch.allclose(without, some)
+
+
 def test_every_time_of_the_path_is_drawn() -> None:
     scheduler, data, network = D3GMScheduler(), batch(), Constant(torch.zeros(3, 2, 12, 10, dtype=torch.float64))
     drawn = {

@@ -16,7 +16,7 @@ import torch
 
 from monai_d3gm.data.training.base import TrainingDataset
 from monai_d3gm.data.training.pictures import Pictures, object_mask, place, vary
-from monai_d3gm.transforms.kspace.functional import magnitude_scale
+from monai_d3gm.transforms.kspace.functional import keyed_generator, magnitude_scale
 from monai_d3gm.transforms.resolution.functional import (
     DEGRADATIONS,
     add_noise,
@@ -42,6 +42,10 @@ class SimulatedLowResolutionDataset(TrainingDataset):
     the 99.5th percentile of mu over the full field of view is 1; ``scale``, that percentile; ``factor`` int64 (2,),
     along rows and columns; ``degradation``; ``index``; ``key``. The patch begins on a low-resolution pixel.
 
+    With ``field`` an item is a whole slice with its measurement, so that training can use the measurement operator:
+    ``low_resolution`` float32 (1, h, w) and ``magnitude``, whether its noise is Rician, are added. Degradation and
+    factors are then those of the batch.
+
     Args:
         volumes: NIfTI files, or groups of them ``{"paths": [...], "weight": 1.0, "axes": [2]}``; a group is drawn with
             its weight, its slices are taken across one of its ``axes`` (2, the last, if not given).
@@ -52,6 +56,7 @@ class SimulatedLowResolutionDataset(TrainingDataset):
         thickness: factors along the columns alone, for ``blocks``: thick slices seen from the side.
         degradations: the share of each of ``truncation``, ``blocks`` and ``kernel``.
         patch: rows and columns of an item.
+        field: rows and columns of the field of view of a whole slice, a multiple of every factor; None cuts patches.
         snr: range of the signal-to-noise ratio of the low-resolution image, drawn uniformly in its logarithm.
         magnitude: the noise is Rician; False adds real Gaussian noise.
         resolution: range of the share of the band that is kept of the fine image along each axis.
@@ -79,6 +84,7 @@ class SimulatedLowResolutionDataset(TrainingDataset):
         thickness: Sequence[int] = (2, 3, 4),
         degradations: Mapping[str, float] | None = None,
         patch: int = 128,
+        field: int | None = None,
         snr: tuple[float, float] = (20.0, 200.0),
         magnitude: bool = True,
         resolution: tuple[float, float] = (0.7, 1.0),
@@ -99,6 +105,9 @@ class SimulatedLowResolutionDataset(TrainingDataset):
             raise ValueError(f"snr is {snr}; accepted: two increasing numbers above 0.")
         if not 0 < resolution[0] <= resolution[1] <= 1:
             raise ValueError(f"resolution is {resolution}; accepted: two increasing numbers in (0, 1].")
+        if field is not None and (field < 1 or any(field % f for f in (*factors, *thickness))):
+            raise ValueError(f"field is {field}; accepted: a multiple of each factor in {factors} and {thickness}.")
+        self.field, self.batch_size = field, batch_size
         self.factors, self.thickness = tuple(factors), tuple(thickness)
         self.degradations, self.shares = list(shares), weights / weights.sum()
         self.patch, self.snr, self.magnitude = patch, snr, magnitude
@@ -107,13 +116,16 @@ class SimulatedLowResolutionDataset(TrainingDataset):
 
     def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         name, picture = self.pictures.draw(rng)
-        picture = vary(picture, (max(picture.shape),) * 2, rng, self.resolution if self.augment else None)
-        degradation = self.degradations[rng.choice(len(self.degradations), p=self.shares)]
+        limit = max(picture.shape) if self.field is None else self.field
+        picture = vary(picture, (limit, limit), rng, self.resolution if self.augment else None)
+        shared = rng if self.field is None else keyed_generator(self.seed, "batch", index // self.batch_size)
+        degradation = self.degradations[shared.choice(len(self.degradations), p=self.shares)]
         if degradation == "blocks":
-            factors = (1, int(rng.choice(self.thickness)))
+            factors = (1, int(shared.choice(self.thickness)))
         else:
-            factors = pair(int(rng.choice(self.factors)))
-        picture = place(picture, self._field(picture.shape, factors, rng), rng, 0.1 if self.augment else 0.0)
+            factors = pair(int(shared.choice(self.factors)))
+        field = self._extent(picture.shape, factors, rng) if self.field is None else (self.field, self.field)
+        picture = place(picture, field, rng, 0.1 if self.augment else 0.0)
 
         image = torch.from_numpy(picture)[None]
         low = degrade(image, factors, degradation_kernel(degradation, rng))
@@ -122,10 +134,13 @@ class SimulatedLowResolutionDataset(TrainingDataset):
         truncated = degradation == "truncation"
         mu = upsample(low, factors, "sinc" if truncated else "bicubic", blocks=not truncated)
         scale = magnitude_scale(mu.abs())
-        middle = rng.choice(np.argwhere(object_mask(picture)))
-        for axis, factor in enumerate(factors):
-            start = min(max(0, int(middle[axis]) - self.patch // 2), picture.shape[axis] - self.patch)
-            image, mu = (x.narrow(axis + 1, start // factor * factor, self.patch) for x in (image, mu))
+        measured = {"low_resolution": low / scale, "magnitude": self.magnitude}
+        if self.field is None:
+            measured = {}
+            middle = rng.choice(np.argwhere(object_mask(picture)))
+            for axis, factor in enumerate(factors):
+                start = min(max(0, int(middle[axis]) - self.patch // 2), picture.shape[axis] - self.patch)
+                image, mu = (x.narrow(axis + 1, start // factor * factor, self.patch) for x in (image, mu))
         return {
             "image": image / scale,
             "mu": mu / scale,
@@ -135,9 +150,9 @@ class SimulatedLowResolutionDataset(TrainingDataset):
             "degradation": degradation,
             "index": index,
             "key": f"{name}:{index}",
-        }
+        } | measured
 
-    def _field(self, shape: Sequence[int], factors: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def _extent(self, shape: Sequence[int], factors: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """A field of view that holds the picture and a patch, in whole low-resolution pixels."""
         growth = 1 + rng.uniform(0, _SPREAD if self.augment else 0.0, size=2)
         sizes = (math.ceil(max(n * g, self.patch) / f) * f for n, g, f in zip(shape, growth, factors, strict=True))

@@ -109,6 +109,28 @@ def test_patches_begin_on_low_resolution_pixels(volumes: list[dict]) -> None:
         assert torch.equal(large["mu"][0, found[0] :, found[1] :][:24, :24], small["mu"][0])
 
 
+def test_whole_slices_come_with_the_measurement_of_their_batch(volumes: list[dict]) -> None:
+    """Without noise the degraded truth is the measurement; a batch has one kind and one factor."""
+    shares = {"truncation": 1, "blocks": 1}
+    dataset = training(
+        volumes, field=72, factors=(2, 3, 4), degradations=shares, snr=(1e12, 1e12), magnitude=False, augment=False
+    )
+    seen = set()
+    for batch in DataLoader(dataset, batch_size=4):
+        (factors,) = set(map(tuple, batch["factor"].tolist()))
+        (kind,) = set(batch["degradation"])
+        seen.add((kind, factors))
+        assert batch["image"].shape == (4, 1, 72, 72) and not batch["magnitude"].any()
+        kernel = torch.ones(1, 1) if kind == "blocks" else None
+        low = torch.stack([functional.degrade(image, factors, kernel) for image in batch["image"]])
+        torch.testing.assert_close(batch["low_resolution"], low, atol=1e-5, rtol=0)
+        if kind == "truncation":
+            assert downsampling_consistency(batch).residual(batch["image"]).max() < 1e-4
+    assert len(seen) > 3
+    with pytest.raises(ValueError, match="field is 70; accepted: a multiple of each factor"):
+        training(volumes, field=70)
+
+
 def test_training_noise_has_the_stated_ratio(volumes: list[dict]) -> None:
     """With and without noise the same picture is drawn: the difference has the level that the item states."""
     arguments = {"degradations": {"truncation": 1}, "magnitude": False, "patch": 72}
