@@ -49,13 +49,14 @@ def downsampling_consistency(
         >>> downsampling_consistency(batch).image_shape
         (1, 4, 8)
     """
+    rows, columns = batch["factor"][0]
     kernel, noise_std = batch.get("kernel"), torch.as_tensor(batch.get("noise_std", 0.0))
     low_resolution = batch["low_resolution"]
     if any(batch.get("magnitude", ())):
         low_resolution = remove_rician_bias(low_resolution, noise_std)
     return DownsamplingConsistency(
         low_resolution.to(device),
-        tuple(int(factor) for factor in batch["factor"][0]),
+        (int(rows), int(columns)),
         kernel=None if kernel is None else kernel[0].to(device),
         noise_std=noise_std,
         prior_std="residual",

@@ -169,12 +169,43 @@ def test_omega_is_the_share_that_is_taken_off() -> None:
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_the_exposure_is_brought_halfway(photograph: np.ndarray) -> None:
-    """The mean becomes the geometric mean of the one found and the one expected."""
+def test_the_exposure_is_a_power_law_of_the_means(photograph: np.ndarray) -> None:
+    """w_1 = -1/2 and w_0 = log(0.43) / 2 move the mean to the geometric mean of the one found and 0.43."""
     hazy = SimulateHaze((1, 1)).set_random_state(0)(photograph).numpy()
-    plain, brought = (dark_channel_prior(hazy, exposure=exposure) for exposure in (None, 0.43))
+    plain, brought = (dark_channel_prior(hazy, exposure=w) for w in (None, (np.log(0.43) / 2, -0.5, 0, 0, 0)))
     assert float(brought.mean()) == pytest.approx(np.sqrt(0.43 * plain.mean()), rel=1e-4)
-    assert np.isfinite(dark_channel_prior(np.zeros((3, 8, 8), np.float32), exposure=0.43)).all()
+    by_input = dark_channel_prior(hazy, exposure=(0, 0, 1, 0, 0))
+    np.testing.assert_allclose(by_input, plain * hazy.mean(), rtol=1e-4, atol=1e-6)
+    black = dark_channel_prior(np.zeros((3, 8, 8), np.float32), exposure=(9, -9, 9, -9, 9))
+    assert np.isfinite(black).all()
+
+
+def test_the_exposure_is_changed_by_a_factor_of_three_at_most(photograph: np.ndarray) -> None:
+    for w, factor in ((9, 3), (-9, 1 / 3)):
+        changed = dark_channel_prior(photograph, exposure=(w, 0, 0, 0, 0))
+        np.testing.assert_allclose(changed, factor * dark_channel_prior(photograph), rtol=1e-5, atol=1e-6)
+
+
+def test_small_particles_scatter_blue_more_than_red() -> None:
+    """Over black, 1 - I / A is t = exp(-beta (550 nm / wavelength)^angstrom), written out for 610 and 465 nm."""
+    haze = Haze(beta=0.7, nearest=1.0, airlight=(1.0, 1.0, 1.0), angstrom=1.3)
+    red, _, blue = 1 - add_haze(np.zeros((3, 2, 2), np.float32), haze, np.zeros((2, 2), np.float32))[:, 0, 0]
+    assert red == pytest.approx(np.exp(-0.7 * (550 / 610) ** 1.3), rel=1e-5)
+    assert blue == pytest.approx(np.exp(-0.7 * (550 / 465) ** 1.3), rel=1e-5)
+
+
+def test_dense_patches_hide_more() -> None:
+    density = np.array([[0.5, 1.5]], np.float32)
+    hazy = add_haze(np.zeros((3, 1, 2), np.float32), Haze(1.0, 1.0, (1.0, 1.0, 1.0)), np.zeros((1, 2)), density)
+    np.testing.assert_allclose(1 - hazy[0, 0], np.exp([-0.5, -1.5]), rtol=1e-5)
+
+
+def test_a_layer_out_of_focus_keeps_its_light() -> None:
+    sharp, soft = (
+        streaks((128, 128), RainLayer(20, 0, 2, 0.05, 0.5, blur), np.random.default_rng(0)) for blur in (0.0, 2.0)
+    )
+    assert soft.max() < 0.8 * sharp.max()
+    assert float(soft.mean()) == pytest.approx(float(sharp.mean()), rel=0.05)
 
 
 def test_the_guided_filter_keeps_its_guide_or_smooths_by_epsilon() -> None:
@@ -202,7 +233,8 @@ def test_the_dictionary_form_keeps_the_hazy_photograph(photograph: np.ndarray) -
         ({"radius": 2.5}, "radius is 2.5"),
         ({"omega": 0.0}, "omega is 0.0; accepted: above 0 and up to 1"),
         ({"lowest_transmission": 1.5}, "lowest_transmission is 1.5"),
-        ({"exposure": 0.0}, "exposure is 0.0"),
+        ({"exposure": (0.0, 1.0)}, r"exposure is \(0.0, 1.0\); accepted: five finite numbers"),
+        ({"exposure": (0.0, 0.0, 0.0, 0.0, np.nan)}, "exposure is .*nan"),
     ],
 )
 def test_bad_options_of_the_dark_channel_prior(option: dict[str, float], message: str) -> None:

@@ -92,7 +92,7 @@ class SimulateRain(SimulateWeather):
 
 
 class SimulateHaze(SimulateWeather):
-    """Haze by atmospheric scattering, see `functional.draw_haze` and `functional.add_haze`.
+    """Haze by atmospheric scattering, see `functional.draw_haze` and `functional.add_haze`; half of it is patchy.
 
     Example:
         >>> haze = SimulateHaze(amount=(1.0, 1.0)).set_random_state(0)
@@ -103,10 +103,12 @@ class SimulateHaze(SimulateWeather):
     description = "synthetic haze"
 
     def degrade(self, image: functional.Image, generator: np.random.Generator) -> functional.Image:
-        """Draw haze and a depth, and add it."""
+        """Draw haze, the scene's depth and the haze's density, and add it."""
+        shape = (image.shape[1], image.shape[2])
         haze = functional.draw_haze(generator, generator.uniform(*self.amount))
-        depth = functional.depth_map((image.shape[1], image.shape[2]), generator)
-        return functional.add_haze(image, haze, depth)
+        depth = functional.depth_map(shape, generator)
+        density = functional.density_map(shape, generator) if generator.random() < 0.5 else None
+        return functional.add_haze(image, haze, depth, density)
 
 
 class DarkChannelPrior(Transform):
@@ -118,8 +120,7 @@ class DarkChannelPrior(Transform):
         radius: of the boxes in which something dark is expected, in pixels, 1 or more.
         omega: share of the haze that is removed, above 0 and up to 1.
         lowest_transmission: bound on the transmission, above 0 and up to 1.
-        exposure: the expected mean of a photograph, above 0 and up to 1; the estimate's mean is moved halfway to it.
-            None leaves it unchanged.
+        exposure: five coefficients that give the estimate the exposure of photographs; None leaves it as it is.
 
     Raises:
         ValueError: an argument is out of range.
@@ -130,15 +131,21 @@ class DarkChannelPrior(Transform):
     """
 
     def __init__(
-        self, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1, exposure: float | None = None
+        self,
+        radius: int = 7,
+        omega: float = 0.95,
+        lowest_transmission: float = 0.1,
+        exposure: Sequence[float] | None = None,
     ) -> None:
         if isinstance(radius, bool) or not isinstance(radius, int) or radius < 1:
             raise ValueError(f"radius is {radius!r}; accepted: an integer of at least 1.")
-        shares = {"omega": omega, "lowest_transmission": lowest_transmission, "exposure": exposure}
+        shares = {"omega": omega, "lowest_transmission": lowest_transmission}
         for name, value in shares.items():
-            if value is not None and not 0 < value <= 1:
+            if not 0 < value <= 1:
                 raise ValueError(f"{name} is {value}; accepted: above 0 and up to 1.")
-        self.options: dict[str, Any] = {"radius": radius, **shares}
+        if exposure is not None and (np.shape(exposure) != (5,) or not np.isfinite(exposure).all()):
+            raise ValueError(f"exposure is {exposure}; accepted: five finite numbers, or None.")
+        self.options: dict[str, Any] = {"radius": radius, **shares, "exposure": exposure}
 
     def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
         """Return the estimate, float32 (3, H, W); it is not clipped.

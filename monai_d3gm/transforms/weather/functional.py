@@ -5,15 +5,17 @@ data sets of the field. Angles are measured in degrees from the vertical, and ra
 
 Haze, the atmospheric scattering model (Koschmieder 1924)::
 
-    I = J t + A (1 - t),    t = exp(-beta d)
+    I = J t + A (1 - t),    t = exp(-beta rho d)
 
-with the airlight A (one value per channel), the scattering beta and the depth d in [0, 1].
+with the airlight A and the scattering beta (one value per channel each), the density rho of the haze, whose mean is 1,
+and the depth d in [0, 1]. Small particles scatter blue more than red: beta goes with the wavelength to the power of
+minus the Angstrom exponent, which lies between 0 (fog) and 1.5 (smoke) in the atmosphere (Angstrom 1929).
 
 Rain, streak layers over a veil of distant drops (the heavy rain model of Li, Cheong and Tan, CVPR 2019)::
 
     I = V (1 - S) + B S,    V = J t + A (1 - t),    S = 1 - prod_k (1 - S_k)
 
-with the opacity S_k in [0, 1] of layer k and the brightness B of the drops.
+with the opacity S_k in [0, 1] of layer k and the brightness B of the drops. A layer out of focus is a blurred one.
 """
 
 from __future__ import annotations
@@ -36,20 +38,24 @@ __all__ = [
     "add_rain",
     "check_amount",
     "dark_channel_prior",
+    "density_map",
     "depth_map",
     "draw_haze",
     "draw_rain",
     "guided_filter",
     "quantise",
+    "remove_haze",
     "streaks",
 ]
 
 Image = NDArray[np.float32]
 
 _KINDS_OF_STREAK = 3
+_WAVELENGTHS = (610.0, 550.0, 465.0)  # nm, of red, green and blue
 _DARKEST_AIRLIGHT = 0.05
 _DARKEST_MEAN = 0.02
 _BRIGHTEST = 0.001
+_LARGEST_GAIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class RainLayer:
         width: pixels, the full width at half maximum.
         density: mean number of streaks over a pixel, were none faint.
         opacity: of the brightest streaks, from 0 to 1.
+        blur: standard deviation of the defocus, in pixels.
     """
 
     length: float
@@ -69,6 +76,7 @@ class RainLayer:
     width: float
     density: float
     opacity: float
+    blur: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,14 +84,16 @@ class Haze:
     """Haze over a photograph.
 
     Attributes:
-        beta: optical thickness of the most distant part.
+        beta: optical thickness of the most distant part, at 550 nm.
         nearest: depth of the nearest part, from 0 to 1; 1 is homogeneous haze.
         airlight: red, green and blue, from 0 to 1.
+        angstrom: the Angstrom exponent; 0 scatters all colours alike.
     """
 
     beta: float
     nearest: float
     airlight: tuple[float, float, float]
+    angstrom: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,20 +148,44 @@ def depth_map(shape: tuple[int, int], rng: np.random.Generator) -> Image:
     return depth / max(depth.max(), np.float32(1e-6))
 
 
-def add_haze(image: Image, haze: Haze, depth: Image) -> Image:
-    """J t + A (1 - t) of a photograph (3, H, W), with t = exp(-beta (nearest + (1 - nearest) depth)).
+def density_map(shape: tuple[int, int], rng: np.random.Generator) -> Image:
+    """Draw the density of patchy haze: the exponential of a smooth field, divided by its mean.
+
+    Args:
+        shape: height and width.
+        rng: source of randomness.
+
+    Returns:
+        float32 (H, W), positive, of mean 1.
+
+    Example:
+        >>> density = density_map((16, 24), np.random.default_rng(0))
+        >>> density.shape, round(float(density.mean()), 4)
+        ((16, 24), 1.0)
+    """
+    density = np.exp(smooth_phase(shape, rng, float(rng.uniform(0.2, 1.0))))
+    return density / density.mean()
+
+
+def add_haze(image: Image, haze: Haze, depth: Image, density: Image | None = None) -> Image:
+    """J t + A (1 - t) of a photograph (3, H, W), with t = exp(-beta density (nearest + (1 - nearest) depth)).
 
     Args:
         image: J.
         haze: the haze to add.
         depth: (H, W) from 0 to 1.
+        density: (H, W), above 0, with the mean 1; None is 1 everywhere.
 
     Example:
         >>> haze = Haze(beta=100.0, nearest=0.5, airlight=(0.5, 0.5, 0.5))
         >>> add_haze(np.zeros((3, 1, 2), np.float32), haze, np.array([[0.0, 1.0]], np.float32))[0].tolist()
         [[0.5, 0.5]]
     """
-    t = np.exp(np.float32(-haze.beta) * (np.float32(haze.nearest) + np.float32(1 - haze.nearest) * depth))
+    path = np.float32(haze.nearest) + np.float32(1 - haze.nearest) * depth
+    if density is not None:
+        path = path * density
+    beta = haze.beta * (550.0 / np.array(_WAVELENGTHS)) ** haze.angstrom
+    t = np.exp(-beta.astype(np.float32)[:, None, None] * path)
     airlight = np.array(haze.airlight, dtype=np.float32)[:, None, None]
     return airlight + (image - airlight) * t
 
@@ -187,7 +221,8 @@ def streaks(shape: tuple[int, int], layer: RainLayer, rng: np.random.Generator) 
         np.add.at(drops, place, rng.uniform(1 / 3, 1, size=count).astype(np.float32))
         streak = _streak(layer.length * rng.uniform(0.9, 1.1), layer.angle + rng.uniform(-2, 2), layer.width, reach)
         total += fftconvolve(drops, streak, mode="same")[reach:-reach, reach:-reach]
-    return layer.opacity * np.clip(total, 0, 1)
+    opacity = layer.opacity * np.clip(total, 0, 1)
+    return ndimage.gaussian_filter(opacity, layer.blur) if layer.blur else opacity
 
 
 def _streak(length: float, angle: float, width: float, reach: int) -> Image:
@@ -225,7 +260,8 @@ def add_rain(image: Image, rain: Rain, rng: np.random.Generator) -> Image:
 def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
     """Draw rain of an amount from 0, a drizzle, to 1, which leaves 13 to 17 dB of PSNR like Rain100H's.
 
-    Half of the rains fall in one direction; in the others, as in Rain100H, each layer has its own.
+    Half of the rains fall in one direction; in the others, as in Rain100H, each layer has its own. A third of the
+    layers are out of focus.
 
     Example:
         >>> light, heavy = (draw_rain(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
@@ -245,6 +281,7 @@ def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
                 width=float(np.clip(rng.uniform(0.05, 0.1) * length, 1.0, 3.0)),
                 density=float((0.03 + 0.3 * amount) * rng.uniform(0.6, 1.4) / count),
                 opacity=float(rng.uniform(0.35, 0.6) + 0.4 * amount),
+                blur=float(rng.uniform(0.5, 2.0)) if rng.random() < 1 / 3 else 0.0,
             )
         )
     veil = Haze(
@@ -256,13 +293,17 @@ def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
 def draw_haze(rng: np.random.Generator, amount: float) -> Haze:
     """Draw haze of an amount from 0, thin, to 1, dense: the most distant part keeps from 3/4 to 1/20 of its contrast.
 
+    Half of the hazes scatter all colours alike; the others have an Angstrom exponent of up to 1.5.
+
     Example:
         >>> thin, dense = (draw_haze(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
         >>> thin.beta < 0.4 and dense.beta > 2.4
         True
     """
     beta = (0.3 + 2.4 * amount**1.5) * rng.uniform(0.9, 1.1)
-    return Haze(beta=float(beta), nearest=float(rng.uniform(0.1, 1.0)), airlight=_airlight(rng))
+    nearest, airlight = float(rng.uniform(0.1, 1.0)), _airlight(rng)
+    angstrom = float(rng.uniform(0, 1.5)) if rng.random() < 0.5 else 0.0
+    return Haze(float(beta), nearest, airlight, angstrom)
 
 
 def _airlight(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -307,39 +348,34 @@ def guided_filter(guide: Image, image: Image, radius: int, epsilon: float) -> Im
     return mean(a) * guide + mean(target - a * average)
 
 
-def dark_channel_prior(
-    image: Image,
-    radius: int = 7,
-    omega: float = 0.95,
-    lowest_transmission: float = 0.1,
-    exposure: float | None = None,
-) -> Image:
+def remove_haze(
+    image: Image, radius: int = 7, omega: float = 0.95, lowest_transmission: float = 0.1
+) -> tuple[Image, NDArray[np.float64]]:
     """Remove haze from a photograph (3, H, W) by the dark channel prior (He, Sun and Tang, CVPR 2009).
 
     Without haze, some pixel nearby is dark in some channel. So the airlight A is the mean of the pixels with
     the brightest thousandth of dark channels, and t = 1 - omega dark(I / A), with dark the minimum over the channels
     and a box of 2 ``radius`` + 1 pixels; t is refined by the guided filter (radius 60, epsilon 1e-4) that replaced
-    matting in 2010; J = (I - A) / max(t, lowest_transmission) + A. In homogeneous haze only the
-    brightness of the scene separates A from t, so J's exposure is uncertain. With ``exposure``, J is multiplied by
-    sqrt(exposure / mean J): its mean moves halfway to that of photographs.
+    matting in 2010; J = (I - A) / max(t, lowest_transmission) + A.
 
     Args:
         image: I, in [0, 1].
         radius: of the boxes in which something dark is expected, in pixels.
-        omega: share of the haze that is taken off.
+        omega: share of the haze that is removed.
         lowest_transmission: bound on t, which bounds how much noise is amplified.
-        exposure: the mean of a photograph to be expected, from 0 to 1; None leaves J as it is.
 
     Returns:
-        J, like ``image``. It is not clipped: where t is taken for too small it leaves [0, 1].
+        J, like ``image``, and the logarithms of the means of J, I, A and t. J is not clipped: where t is estimated too
+        small it leaves [0, 1].
 
     Example:
         >>> clear = np.zeros((3, 64, 64), np.float32)
         >>> clear[:, ::2] = 0.8
         >>> haze = Haze(beta=1.0, nearest=1.0, airlight=(0.9, 0.9, 0.9))
         >>> hazy = add_haze(clear, haze, np.zeros((64, 64), np.float32))
-        >>> bool(abs(dark_channel_prior(hazy, omega=1.0) - clear).max() < abs(hazy - clear).max())
-        True
+        >>> estimate, statistics = remove_haze(hazy, omega=1.0)
+        >>> bool(abs(estimate - clear).max() < abs(hazy - clear).max()), statistics.shape
+        (True, (4,))
     """
 
     def dark(x: Image) -> Image:
@@ -350,7 +386,41 @@ def dark_channel_prior(
     brightest = np.argpartition(channel.ravel(), -count)[-count:]
     airlight = np.maximum(image.reshape(3, -1)[:, brightest].mean(axis=1), np.float32(_DARKEST_AIRLIGHT))[:, None, None]
     t = guided_filter(image.mean(axis=0), 1 - np.float32(omega) * dark(image / airlight), radius=60, epsilon=1e-4)
-    clear = (image - airlight) / np.maximum(t, np.float32(lowest_transmission)) + airlight
+    t = np.maximum(t, np.float32(lowest_transmission))
+    clear = (image - airlight) / t + airlight
+    means = [float(each.mean()) for each in (clear, image, airlight, t)]
+    return clear, np.log(np.maximum(means, _DARKEST_MEAN))
+
+
+def dark_channel_prior(
+    image: Image,
+    radius: int = 7,
+    omega: float = 0.95,
+    lowest_transmission: float = 0.1,
+    exposure: Sequence[float] | None = None,
+) -> Image:
+    """The estimate J of `remove_haze`, with the exposure that photographs have.
+
+    In homogeneous haze only the brightness of the scene separates airlight from transmission, so J's exposure is
+    uncertain. Most of J's error is a factor of the whole image. ``exposure`` corrects it as far as it follows from the
+    means m of J, I, A and t: J is multiplied by exp(w_0 + w_1 log m_J + w_2 log m_I + w_3 log m_A + w_4 log m_t), and
+    by no less than 1/3 and no more than 3. `benchmarks/haze_exposure.py` fits w on photographs.
+
+    Args:
+        image, radius, omega, lowest_transmission: as in `remove_haze`.
+        exposure: w, five numbers; None leaves J as it is.
+
+    Returns:
+        J, like ``image``, not clipped.
+
+    Example:
+        >>> hazy = np.full((3, 16, 16), 0.5, np.float32)
+        >>> twice = dark_channel_prior(hazy, exposure=(np.log(2), 0, 0, 0, 0))
+        >>> bool(np.allclose(twice, 2 * dark_channel_prior(hazy)))
+        True
+    """
+    clear, statistics = remove_haze(image, radius, omega, lowest_transmission)
     if exposure is None:
         return clear
-    return clear * np.sqrt(np.float32(exposure) / max(clear.mean(), np.float32(_DARKEST_MEAN)))
+    gain = np.exp(exposure[0] + statistics @ np.asarray(exposure[1:], dtype=np.float64))
+    return clear * np.float32(np.clip(gain, 1 / _LARGEST_GAIN, _LARGEST_GAIN))
