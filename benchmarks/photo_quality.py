@@ -34,7 +34,7 @@ from monai_d3gm.inferers import RegressionInferer, RestorationInferer
 from monai_d3gm.metrics import evaluate_photograph, format_table, photograph_detail, summarise
 from monai_d3gm.transforms.weather import SimulateHaze, SimulateRain
 
-DEVELOPMENT = ("kodim05", "kodim11", "kodim19", "kodim24")
+DEVELOPMENT = ("kodim05", "kodim11", "kodim19", "kodim24", "clic2025/final-test_[0-9]*")
 WEATHER = {"derain": SimulateRain, "dehaze": SimulateHaze}
 FIDELITIES = (1.0, 0.75, 0.5, 0.25, 0.0)
 FIGURES = {
@@ -51,11 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", choices=WEATHER)
     parser.add_argument("--dataset-dir", type=Path, default=Path(os.environ.get("D3GM_DATA", ".")) / "photos")
-    parser.add_argument("--photographs", nargs="+", default=DEVELOPMENT, help="names without suffix")
+    parser.add_argument("--photographs", nargs="+", default=DEVELOPMENT, help="patterns, without suffix")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--options", default="{}", help="JSON, options of a Sampler")
     parser.add_argument("--amounts", nargs="+", type=float, default=[0.2, 0.6, 1.0], help="0 light, 1 heavy or dense")
-    parser.add_argument("--samples", type=int, default=4, help="samples of the mean of 5 evaluations")
+    parser.add_argument("--samples", type=int, default=4, help="samples of the mean of 5 evaluations; 0 for none")
+    parser.add_argument("--fidelities", nargs="+", type=float, default=FIDELITIES, help="places of the dial")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", type=Path, metavar="JSON", help="print and draw an earlier run, and end")
     parser.add_argument("--figure", type=Path, help="PNG: PSNR and detail against the fidelity, means over photographs")
@@ -71,14 +72,14 @@ def main() -> None:
     options = {"sampler": sampler, "roi_size": inference_config(arguments.bundle)["roi_size"], "seed": arguments.seed}
     paths = dict(text.split("=", 1) for text in arguments.model)
     models = {name: load_model(arguments.bundle, path) for name, path in paths.items()}
-    files = [arguments.dataset_dir / f"{name}.png" for name in arguments.photographs]
+    files = [path for name in arguments.photographs for path in sorted(arguments.dataset_dir.glob(f"{name}.*"))]
     rows: list[dict[str, Any]] = []
     for amount in arguments.amounts:
         dataset = photographs(arguments.bundle, files, amount, arguments.seed)
         for index in tqdm(range(len(dataset)), desc=f"amount {amount:g}"):
             item = dataset[index]
             truth = item["reference"].movedim(0, -1).numpy()
-            for method, image in _restore(item, arguments.bundle, models, options, arguments.samples):
+            for method, image in _restore(item, models, options, arguments):
                 row = {"photograph": item["key"].split(":")[0], "amount": amount, "method": method}
                 rows.append(row | evaluate_photograph(image, truth) | photograph_detail(image, truth))
 
@@ -107,7 +108,7 @@ def middle(image: torch.Tensor, extent: int) -> torch.Tensor:
 
 
 def _restore(
-    item: dict[str, Any], bundle: str, models: dict[str, Any], options: dict[str, Any], samples: int
+    item: dict[str, Any], models: dict[str, Any], options: dict[str, Any], arguments: argparse.Namespace
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Photographs (H, W, 3) of each method."""
     mu, keys = item["mu"][None], [item["key"]]
@@ -117,7 +118,7 @@ def _restore(
 
     degraded = shown(item.get("degraded", item["mu"])[None])
     yield "input", degraded
-    peer, remove = PEERS[bundle]
+    peer, remove = PEERS[arguments.bundle]
     yield peer, remove(degraded)
     if "degraded" in item:
         yield "first estimate (mu)", shown(mu)
@@ -125,8 +126,10 @@ def _restore(
         if network.in_channels == mu.shape[1]:
             yield name, shown(RegressionInferer(scheduler).restore(mu, network))
             continue
-        settings: dict[str, dict[str, Any]] = {f"fidelity {value:g}": {"fidelity": value} for value in FIDELITIES}
-        settings |= {f"mean of {samples} samples, 5 evaluations each": {"num_samples": samples}}
+        settings: dict[str, dict[str, Any]] = {f"fidelity {value:g}": {"fidelity": value} for value in arguments.fidelities}
+        if arguments.samples:
+            name_of_mean = f"mean of {arguments.samples} samples, 5 evaluations each"
+            settings[name_of_mean] = {"num_samples": arguments.samples}
         for setting, chosen in settings.items():
             inferer = RestorationInferer(scheduler, **options, **chosen)
             yield f"{name}: {setting}", shown(inferer(mu, network, items=keys))

@@ -173,6 +173,19 @@ def test_training_validates_by_restoring_and_goes_on_from_where_it_was(
     assert state["trainer"]["iteration"] == 6
 
 
+def test_the_mean_path_is_trained_on_whole_slices(
+    tmp_path: Path, mri_sr: Path, monai_bundle: Callable[..., Run]
+) -> None:
+    source = write_nifti(tmp_path / "sub-02_T1w.nii.gz", magnitude(64, 56, 4))
+    network = [word for k, v in SMALL.items() for word in (f"--network_def::{k}", v)]
+    files = [str(mri_sr / "configs" / f"{name}.json") for name in ("train", "train_mean_path")]
+    options = ["--volumes", "[]", "--slices::paths", f"['{source}']", "--validation_inputs", source]
+    options += ["--train_dataset::field", 48, "--epoch_length", 3, "--max_epochs", 1, "--validation_interval", 9]
+    run = monai_bundle("run", "--config_file", files, "--output_dir", tmp_path, "--amp", "$None", *options, *network)
+    assert run.status == 0, run.err
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["trainer"]["iteration"] == 3
+
+
 def test_inference_and_training_have_one_network_and_process() -> None:
     train, inference = (ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in ("train", "inference"))
     assert all(inference[key] == train[key] for key in ("network_def", "process", "scheduler"))

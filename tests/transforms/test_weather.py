@@ -200,14 +200,6 @@ def test_dense_patches_hide_more() -> None:
     np.testing.assert_allclose(1 - hazy[0, 0], np.exp([-0.5, -1.5]), rtol=1e-5)
 
 
-def test_a_layer_out_of_focus_keeps_its_light() -> None:
-    sharp, soft = (
-        streaks((128, 128), RainLayer(20, 0, 2, 0.05, 0.5, blur), np.random.default_rng(0)) for blur in (0.0, 2.0)
-    )
-    assert soft.max() < 0.8 * sharp.max()
-    assert float(soft.mean()) == pytest.approx(float(sharp.mean()), rel=0.05)
-
-
 def test_the_guided_filter_keeps_its_guide_or_smooths_by_epsilon() -> None:
     """epsilon 0 returns the guide itself; a large one the box mean of the box mean."""
     guide = np.random.default_rng(0).uniform(size=(40, 30)).astype(np.float32)

@@ -15,7 +15,7 @@ Rain, streak layers over a veil of distant drops (the heavy rain model of Li, Ch
 
     I = V (1 - S) + B S,    V = J t + A (1 - t),    S = 1 - prod_k (1 - S_k)
 
-with the opacity S_k in [0, 1] of layer k and the brightness B of the drops. A layer out of focus is a blurred one.
+with the opacity S_k in [0, 1] of layer k and the brightness B of the drops.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ class RainLayer:
         width: pixels, the full width at half maximum.
         density: mean number of streaks over a pixel, were none faint.
         opacity: of the brightest streaks, from 0 to 1.
-        blur: standard deviation of the defocus, in pixels.
     """
 
     length: float
@@ -76,7 +75,6 @@ class RainLayer:
     width: float
     density: float
     opacity: float
-    blur: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -221,8 +219,7 @@ def streaks(shape: tuple[int, int], layer: RainLayer, rng: np.random.Generator) 
         np.add.at(drops, place, rng.uniform(1 / 3, 1, size=count).astype(np.float32))
         streak = _streak(layer.length * rng.uniform(0.9, 1.1), layer.angle + rng.uniform(-2, 2), layer.width, reach)
         total += fftconvolve(drops, streak, mode="same")[reach:-reach, reach:-reach]
-    opacity = layer.opacity * np.clip(total, 0, 1)
-    return ndimage.gaussian_filter(opacity, layer.blur) if layer.blur else opacity
+    return layer.opacity * np.clip(total, 0, 1)
 
 
 def _streak(length: float, angle: float, width: float, reach: int) -> Image:
@@ -260,8 +257,7 @@ def add_rain(image: Image, rain: Rain, rng: np.random.Generator) -> Image:
 def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
     """Draw rain of an amount from 0, a drizzle, to 1, which leaves 13 to 17 dB of PSNR like Rain100H's.
 
-    Half of the rains fall in one direction; in the others, as in Rain100H, each layer has its own. A third of the
-    layers are out of focus.
+    Half of the rains fall in one direction; in the others, as in Rain100H, each layer has its own.
 
     Example:
         >>> light, heavy = (draw_rain(np.random.default_rng(0), amount) for amount in (0.0, 1.0))
@@ -281,7 +277,6 @@ def draw_rain(rng: np.random.Generator, amount: float) -> Rain:
                 width=float(np.clip(rng.uniform(0.05, 0.1) * length, 1.0, 3.0)),
                 density=float((0.03 + 0.3 * amount) * rng.uniform(0.6, 1.4) / count),
                 opacity=float(rng.uniform(0.35, 0.6) + 0.4 * amount),
-                blur=float(rng.uniform(0.5, 2.0)) if rng.random() < 1 / 3 else 0.0,
             )
         )
     veil = Haze(
