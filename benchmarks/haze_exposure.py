@@ -9,10 +9,10 @@ all others.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
+from common import write_result
 from tqdm import tqdm
 
 from monai_d3gm.data import read_image
@@ -66,7 +66,7 @@ def main() -> None:
         print(f"{name}: {figure:.2f} dB (PSNR of RGB, every fourth pixel)")
     if arguments.output:
         result = {"exposure": w, "psnr": figures, "photographs": sorted(p.stem for p in arguments.photographs)}
-        arguments.output.write_text(json.dumps(result | {"hazes": arguments.hazes}, indent=1) + "\n")
+        write_result(arguments.output, result | {"hazes": arguments.hazes, "radius": arguments.radius}, {})
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def _restore(
         if network.in_channels == mu.shape[1]:
             yield name, shown(RegressionInferer(scheduler).restore(mu, network))
             continue
-        settings: dict[str, dict[str, Any]] = {f"fidelity {value:g}": {"fidelity": value} for value in arguments.fidelities}
+        settings: dict[str, dict[str, Any]] = {
+            f"fidelity {value:g}": {"fidelity": value} for value in arguments.fidelities
+        }
         if arguments.samples:
             name_of_mean = f"mean of {arguments.samples} samples, 5 evaluations each"
             settings[name_of_mean] = {"num_samples": arguments.samples}

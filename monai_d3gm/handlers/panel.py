@@ -15,7 +15,7 @@ from scipy.ndimage import uniform_filter
 
 from monai_d3gm.data.restoration.restored import METHOD, RestoredVolume
 from monai_d3gm.files import atomic_path, printable
-from monai_d3gm.metrics import evaluate_images, psnr
+from monai_d3gm.metrics import evaluate_images, foreground_mask, psnr
 
 __all__ = ["save_panel"]
 
@@ -42,13 +42,14 @@ def save_panel(
 ) -> None:
     """Draw the middle one of the restored slices and write it as PNG, whole or not at all.
 
-    There are at most four columns: the input, the restored image, the truth or else the last of the other baselines,
-    and the uncertainty. The lower row enlarges the part in which the restoration gained most (without a truth: changed
-    most); a frame marks it above. The uncertainty is the calibrated interval or else the standard deviation over
-    samples. If the truth is known, the error stands below it, on the same scale in the file's units. The images share
-    one grey scale. Pixels have their physical aspect, unless a picture would be wider than four times its height or
-    narrower than two fifths of it. The input's format says how a slice is turned and which sides have letters (`View`).
-    Maps of colour images are drawn as the root mean square over the channels.
+    There are at most four columns: the input, the restored image, the truth or else the last of the other
+    baselines, and the uncertainty. The lower row enlarges the part in which the restoration gained most (without a
+    truth: changed most), inside the object of an MR image; a frame marks it above. The uncertainty is the
+    calibrated interval or else the standard deviation over samples. If the truth is known, the error stands below
+    it, on the same scale in the file's units. The images share one grey scale. Pixels have their physical aspect,
+    unless a picture would be wider than four times its height or narrower than two fifths of it. The input's format
+    says how a slice is turned and which sides have letters (`View`). Maps of colour images are drawn as the root
+    mean square over the channels.
 
     Args:
         path: the file.
@@ -71,6 +72,8 @@ def save_panel(
     if truth is not None:
         maps["error"] = _size(restored - truth)
     change = _size(restored - degraded) if truth is None else _size(degraded - truth) - _size(restored - truth)
+    if restored.ndim == 2:  # the gain inside the object; an empty background gains by being dark
+        change = change * foreground_mask(restored if truth is None else truth)
     rows, columns = restored.shape[:2]
     aspect = float(np.clip(view.aspect, columns / (_WIDEST * rows), columns / (_NARROWEST * rows)))
     window = _largest(change, aspect)

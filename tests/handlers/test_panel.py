@@ -157,6 +157,18 @@ def test_four_columns_the_part_with_the_largest_gain_and_one_scale_for_trust(
     assert figures[0].axes[-1].get_ylabel() == "in the image's units"
 
 
+def test_a_dark_background_is_not_the_largest_gain(tmp_path: Path, figures: list[Figure]) -> None:
+    """The input errs by 3 in the air and by 1 in a part of the object; the part is enlarged."""
+    truth = np.zeros((1, 60, 60), dtype=np.float32)
+    truth[0, 20:60] = 5
+    degraded = truth.copy()
+    degraded[0, :20, :20] = 3
+    degraded[0, 38:58, 30:50] -= 1
+    images = {"zero-filled": degraded, "D3GM": truth}
+    save_panel(tmp_path / "a.png", RestoredVolume(source(np.eye(4), "fastmri", (60, 60, 1)), images, None, truth))
+    np.testing.assert_array_equal(parts(figures[0])["zero-filled"][1], degraded[0, 38:58, 30:50])
+
+
 def test_without_a_truth_another_baseline_takes_its_place(tmp_path: Path, figures: list[Figure]) -> None:
     image = np.ones((1, 24, 16), dtype=np.float32)
     changed = image.copy()
