@@ -68,7 +68,7 @@ def test_a_job_has_progress_and_all_results_of_one_restoration(own: Server, tmp_
     stored = client.download(own.address, tmp_path / "stored.nii.gz", "small", "std")
     assert stored.read_bytes() == (tmp_path / "std.nii.gz").read_bytes()
     assert client.fetch(own.address, name, tmp_path / "panel.png", "panel").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(client.ServerError, match="404: output is 'interval', which there is not"):
+    with pytest.raises(client.ServerError, match="404: output is 'interval', which was not made"):
         client.fetch(own.address, name, tmp_path / "interval.nii.gz", "interval")
     client.cancel(own.address, name)
     with pytest.raises(client.ServerError, match="404: no job"):
