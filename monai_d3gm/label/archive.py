@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from monai_d3gm.files import atomic_path
+from monai_d3gm.files import atomic_path, one_line
 from monai_d3gm.label.errors import RequestError
 
 __all__ = ["is_zip", "pack", "unpack"]
@@ -69,10 +69,8 @@ def unpack(path: str | os.PathLike[str], folder: Path, most_bytes: int) -> None:
                         written.write(block)
     except RequestError:
         raise
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise RequestError(400, f"{name}: the archive cannot be unpacked: {' '.join(str(error).split())}") from error
-    except Exception as error:  # zlib, lzma and bz2 have each their own
-        raise RequestError(400, f"{name}: the archive is damaged: {' '.join(str(error).split())}") from error
+    except Exception as error:  # zipfile, zlib, lzma and bz2 have each their own
+        raise RequestError(400, f"{name}: the archive cannot be unpacked: {one_line(error)}") from error
 
 
 def _parts(name: str, entry: zipfile.ZipInfo) -> tuple[str, ...]:
